@@ -1,0 +1,59 @@
+"""Checks shared by all layers: each raises one sentence saying which argument, which rule, what came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+Array = np.ndarray[Any, Any]
+
+
+class NotBuiltError(RuntimeError):
+    """A layer was used before ``build`` gave it a shape and parameters."""
+
+
+def float_dtype(dtype: DTypeLike, name: str = "dtype") -> np.dtype[Any]:
+    """Return `dtype` as float32 or float64, the two that the kernels are built for."""
+    try:
+        result = np.dtype(dtype)
+    except TypeError:
+        result = np.dtype(object)
+    if result not in (np.float32, np.float64):
+        raise ValueError(f"{name} must be float32 or float64, got {dtype!r}")
+    return result.newbyteorder("=")
+
+
+def as_input(x: ArrayLike, dtype: DTypeLike, name: str = "x") -> Array:
+    """Return `x` as an aligned, C-contiguous array of `dtype`: itself where it is one already."""
+    array = np.asarray(x)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    return np.require(array, dtype=dtype, requirements=("C", "A"))
+
+
+def integer(value: object, name: str, minimum: int = 0) -> int:
+    """Return `value` as an int of at least `minimum`."""
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    number = int(value.__index__())
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    return number
+
+
+def positive_int(value: object, name: str) -> int:
+    """Return `value` as an int of at least 1."""
+    return integer(value, name, 1)
+
+
+def per_axis(value: object, axes: int, name: str, minimum: int = 1) -> tuple[int, ...]:
+    """Return one int for each of `axes` spatial axes: an int stands for all, a tuple sets each."""
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
+        numbers = tuple(integer(v, name, minimum) for v in value)
+        if len(numbers) != axes:
+            raise ValueError(f"{name} must be an int or {axes} of them, one per axis, got {value!r}")
+        return numbers
+    return (integer(value, name, minimum),) * axes

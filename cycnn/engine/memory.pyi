@@ -1,0 +1,13 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+class Block:
+    address: int
+    def __init__(self, size: int) -> None: ...
+
+def empty(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray[Any, Any]: ...
+def zeros(shape: Sequence[int], dtype: DTypeLike) -> np.ndarray[Any, Any]: ...
+def memory_info() -> dict[str, int]: ...

@@ -1,0 +1,244 @@
+"""A pool of 64-byte aligned blocks for outputs, gradients and scratch.
+
+Fresh memory costs a page fault every 4 KB, which on memory-bound layers is more than the layer; a
+block goes back to the pool when the last array on it dies and is handed out again, still mapped.
+
+Size classes: eight per power of two, so a block is at most 12.5 % larger than asked for.  A block
+that was not used again within WINDOW allocations is released, and so are the blocks freed longest
+ago when the pool holds (live + cached) more than 1.5 times the peak of the live bytes: a training
+step needs some sizes on its way up and others on its way down, more than its peak taken together.
+Blocks of 2 MB and more are mapped by themselves, aligned to 2 MB and marked for huge pages.
+"""
+import numpy as np
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free, malloc
+
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #include <stdint.h>
+    #if defined(_WIN32)
+      #include <malloc.h>
+      static void *memory_get(size_t size) { return _aligned_malloc(size, 64); }
+      static void memory_release(void *p, size_t size) { (void)size; _aligned_free(p); }
+    #else
+      #include <sys/mman.h>
+      #define HUGE ((size_t)1 << 21)
+      #define MAPPED ((size_t)1 << 16)  /* malloc would keep holes between blocks of such sizes */
+      static void *memory_get(size_t size) {
+          void *p = 0;
+          if (size < MAPPED) return posix_memalign(&p, 64, size) ? 0 : p;
+          if (size > SIZE_MAX - HUGE) return 0;
+          if (size < HUGE) {
+              p = mmap(0, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+              return p == MAP_FAILED ? 0 : p;
+          }
+          char *raw = (char *)mmap(0, size + HUGE, PROT_READ | PROT_WRITE,
+                                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+          if (raw == (char *)MAP_FAILED) return 0;
+          size_t head = (HUGE - (uintptr_t)raw % HUGE) % HUGE;
+          size_t used = (size + 4095) / 4096 * 4096;
+          if (head) munmap(raw, head);
+          if (HUGE + size > head + used) munmap(raw + head + used, HUGE + size - head - used);
+      #ifdef MADV_HUGEPAGE
+          madvise(raw + head, used, MADV_HUGEPAGE);
+      #endif
+          return raw + head;
+      }
+      static void memory_release(void *p, size_t size) {
+          if (size < MAPPED) free(p);
+          else munmap(p, (size + 4095) / 4096 * 4096);
+      }
+    #endif
+    """
+    void* memory_get(size_t size) nogil
+    void memory_release(void* p, size_t size) nogil
+
+cdef extern from "pythread.h" nogil:
+    ctypedef void* PyThread_type_lock
+    PyThread_type_lock PyThread_allocate_lock()
+    int PyThread_acquire_lock(PyThread_type_lock lock, int wait)
+    void PyThread_release_lock(PyThread_type_lock lock)
+
+cdef extern from "Python.h":
+    int PyBuffer_FillInfo(Py_buffer* view, object owner, void* buf, Py_ssize_t len,
+                          int readonly, int flags) except -1
+
+
+
+cdef struct Chunk:
+    char* data
+    size_t size
+    int kind                # its size class
+    size_t freed            # the allocation after which it was given back
+    Chunk* next             # in its class's free list
+    Chunk* previous
+    Chunk* newer            # in the order of release
+    Chunk* older
+
+
+cdef struct Pool:
+    Chunk* classes[512]     # free chunks, the last released first
+    Chunk* newest
+    Chunk* oldest
+    size_t live
+    size_t cached
+    size_t peak             # of the live bytes, in this window and the one before
+    size_t last_peak
+    size_t allocations
+
+
+cdef enum:
+    WINDOW = 8192
+    SLACK = 1 << 24         # small processes need not count their bytes
+
+cdef Pool pool
+cdef PyThread_type_lock lock = PyThread_allocate_lock()
+
+
+cdef inline size_t class_size(size_t size, int* kind) noexcept nogil:
+    """Round `size` up to its size class."""
+    cdef int octave = 9
+    cdef size_t step
+    if size <= 512:         # below that, multiples of a cache line
+        size = max(<size_t>1, (size + 63) // 64)
+        kind[0] = <int>size - 1
+        return size * 64
+    while (<size_t>2 << octave) <= size - 1:
+        octave = octave + 1
+    step = <size_t>1 << (octave - 3)
+    size = (size + step - 1) // step
+    kind[0] = (octave - 8) * 8 + <int>(size - 9)
+    return size * step
+
+
+cdef void unlink(Chunk* c) noexcept nogil:
+    """Take a free chunk out of its class and out of the order of release."""
+    if c.previous != NULL:
+        c.previous.next = c.next
+    else:
+        pool.classes[c.kind] = c.next
+    if c.next != NULL:
+        c.next.previous = c.previous
+    if c.newer != NULL:
+        c.newer.older = c.older
+    else:
+        pool.newest = c.older
+    if c.older != NULL:
+        c.older.newer = c.newer
+    else:
+        pool.oldest = c.newer
+    pool.cached -= c.size
+
+
+cdef void trim(size_t most) noexcept nogil:
+    """Release the chunks freed longest ago: those beyond `most` live or cached bytes, and the stale."""
+    cdef Chunk* c
+    while pool.oldest != NULL and (
+            pool.live + pool.cached > most or pool.allocations - pool.oldest.freed > WINDOW):
+        c = pool.oldest
+        unlink(c)
+        memory_release(c.data, c.size)
+        free(c)
+
+
+cdef Chunk* take(size_t size) noexcept nogil:
+    """Return a chunk of at least `size` bytes, or NULL when there is no memory."""
+    cdef int kind = 0
+    cdef size_t rounded = class_size(size, &kind)
+    cdef Chunk* c
+    PyThread_acquire_lock(lock, 1)
+    c = pool.classes[kind]
+    if c != NULL:
+        unlink(c)
+    else:
+        c = <Chunk*>malloc(sizeof(Chunk))
+        if c != NULL:
+            c.size = rounded
+            c.kind = kind
+            c.data = <char*>memory_get(rounded)
+            if c.data == NULL:                      # what is cached may be what is missing
+                trim(0)
+                c.data = <char*>memory_get(rounded)
+            if c.data == NULL:
+                free(c)
+                c = NULL
+    if c != NULL:
+        pool.live += c.size
+        pool.peak = max(pool.peak, pool.live)
+        pool.allocations += 1
+        if pool.allocations % WINDOW == 0:
+            pool.last_peak = pool.peak
+            pool.peak = pool.live
+    PyThread_release_lock(lock)
+    return c
+
+
+cdef void give(Chunk* c) noexcept nogil:
+    """Put a chunk back; it stays mapped for the next array of its size class."""
+    cdef size_t peak
+    PyThread_acquire_lock(lock, 1)
+    pool.live -= c.size
+    pool.cached += c.size
+    c.freed = pool.allocations
+    c.previous = NULL
+    c.next = pool.classes[c.kind]
+    if c.next != NULL:
+        c.next.previous = c
+    pool.classes[c.kind] = c
+    c.newer = NULL
+    c.older = pool.newest
+    if c.older != NULL:
+        c.older.newer = c
+    else:
+        pool.oldest = c
+    pool.newest = c
+    peak = max(pool.peak, pool.last_peak)
+    trim(peak + peak // 2 + SLACK)
+    PyThread_release_lock(lock)
+
+
+cdef class Block:
+    """The owner of one chunk, seen by NumPy through the buffer protocol."""
+    cdef Chunk* chunk
+    cdef Py_ssize_t size
+
+    def __cinit__(self, Py_ssize_t size):
+        self.size = size
+        self.chunk = take(size)
+        if self.chunk == NULL:
+            raise MemoryError(f"no memory for an array of {size} bytes")
+
+    def __dealloc__(self):
+        if self.chunk != NULL:
+            give(self.chunk)
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, self.chunk.data, self.size, 0, flags)
+
+    @property
+    def address(self):
+        return <uintptr_t>self.chunk.data
+
+
+def empty(shape, dtype):
+    """Return an uninitialised, 64-byte aligned, C-contiguous array from the pool."""
+    dtype = np.dtype(dtype)
+    size = dtype.itemsize
+    for extent in shape:
+        size *= extent
+    if size > 2**62:
+        raise MemoryError(f"an array of shape {tuple(shape)} is larger than the address space")
+    return np.ndarray(shape, dtype, Block(size))
+
+
+def zeros(shape, dtype):
+    """Return an array of zeros from the pool."""
+    array = empty(shape, dtype)
+    array.fill(0)
+    return array
+
+
+def memory_info():
+    """Return the pool's bytes as a dict: live (in arrays), cached (free, mapped), peak (of live)."""
+    return {"live": pool.live, "cached": pool.cached, "peak": max(pool.peak, pool.last_peak)}

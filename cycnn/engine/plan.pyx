@@ -1,0 +1,259 @@
+"""Plans: kernels, their arguments and the one parallel loop that runs them.
+
+A kernel is a job function ``f(args, job, scratch)`` and the names of the slots of its Args struct.  Every slot is
+eight bytes (a pointer, an extent or a double), so one piece of code fills any struct.  A plan is a list
+of (kernel, args, number of jobs): its steps run in order, the jobs of a step in any order and on any
+thread, with a barrier after each step, all in a single parallel region.  Steps that do not wait for each other
+may run side by side, their jobs interleaved, so that what they share is in cache.
+"""
+from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
+from cython.parallel cimport parallel, prange, threadid
+from libc.stdint cimport int64_t, uintptr_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy
+
+from cycnn import threads
+from cycnn.engine.memory import Block
+
+cdef extern from *:
+    """
+    #if defined(_OPENMP)
+      #include <omp.h>
+      #define CYCNN_OPENMP _OPENMP
+    #else
+      static int omp_get_max_threads(void) { return 1; }
+      #define CYCNN_OPENMP 0
+    #endif
+    /* A child of fork has none of libgomp's threads but all of its locks, and waits for ever in its
+       first region.  Ending the threads before the fork, in whatever C code it happens, makes the
+       child's first region start its own.  Other OpenMP libraries install a handler themselves. */
+    #if defined(_OPENMP) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 9 && !defined(_WIN32)
+      #include <pthread.h>
+      #pragma weak omp_pause_resource_all
+      static void before_fork(void) { (void)omp_pause_resource_all(omp_pause_hard); }
+      static int install_fork_handler(void) {
+          return &omp_pause_resource_all != 0 ? pthread_atfork(before_fork, 0, 0) : -1;
+      }
+    #else
+      static int install_fork_handler(void) { return -1; }
+    #endif
+    """
+    int omp_get_max_threads() nogil
+    int install_fork_handler() nogil
+    int CYCNN_OPENMP
+
+OPENMP_VERSION = CYCNN_OPENMP
+FORK_HANDLER = install_fork_handler() == 0
+
+cdef enum:
+    # Below this much work (operations or bytes) a second thread costs more than it brings: waking it
+    # takes 2 to 20 us, in which one thread does about a million operations.
+    PARALLEL_WORK = 1 << 20
+
+ctypedef void (*job_function)(const void* args, Py_ssize_t job, char* scratch) noexcept nogil
+
+
+cdef union Slot:
+    void* pointer
+    Py_ssize_t extent
+    double number
+
+
+cdef struct Step:
+    job_function run
+    Py_ssize_t jobs
+    Py_ssize_t first        # index of its first slot
+    Py_ssize_t beside       # steps that run side by side, this one the first; 0 for the others
+    Py_ssize_t longest      # and the most jobs one of them has
+
+
+def openmp_limit():
+    """Return how many threads OpenMP would give a parallel region started by the calling thread."""
+    return max(1, omp_get_max_threads())
+
+
+threads._openmp_limit = openmp_limit
+
+
+cdef void* address_of(array) except? NULL:
+    """Return where the data of a C-contiguous array (or other buffer) begins."""
+    cdef Py_buffer view
+    cdef void* data
+    PyObject_GetBuffer(array, &view, 0)         # PyBUF_SIMPLE: refuses what is not contiguous
+    data = view.buf
+    PyBuffer_Release(&view)
+    return data
+
+
+cdef int set_slot(Slot* slot, str kind, value, list arrays) except -1:
+    """Write one argument; an array goes to `arrays`, to be kept alive."""
+    if kind == "*":
+        slot.pointer = NULL
+        if value is not None:
+            slot.pointer = address_of(value)
+            arrays.append(value)
+    elif kind == ".":
+        slot.number = value
+    else:
+        slot.extent = value
+    return 0
+
+
+cdef class Kernel:
+    """A compiled job function and the names of its arguments (``x*`` a pointer, ``eps.`` a double)."""
+    cdef job_function run
+    cdef readonly str name
+    cdef readonly tuple slots
+    cdef readonly tuple kinds
+
+    def __init__(self, str name, size_t address, size_t size, str slots):
+        words = slots.split()
+        if size != len(words) * sizeof(Slot):
+            raise ImportError(f"{name}: {len(words)} slots are named, its Args has {size} bytes")
+        self.name = name
+        self.run = <job_function>address
+        self.slots = tuple([word.rstrip("*.") for word in words])
+        self.kinds = tuple([word[len(name):] for word, name in zip(words, self.slots)])
+
+    def bind(self, Py_ssize_t jobs, *, Py_ssize_t scratch=0, double work=0, **known):
+        """Return `jobs` jobs of this kernel with the `known` arguments, the others left open.
+
+        Parameters
+        ----------
+        jobs : int
+            The kernel runs once for each job in range(jobs).
+        scratch : int
+            Bytes of scratch memory that each thread needs.
+        work : float
+            About how many operations (or bytes) all jobs take together.
+        **known
+            A value for some or all slots: an array or None for a pointer, an int, or a float.
+        """
+        cdef Bound bound = Bound.__new__(Bound)
+        cdef Py_ssize_t i
+        bound.kernel = self
+        bound.jobs = jobs
+        bound.scratch = scratch
+        bound.work = work
+        bound.open = {}
+        bound.arrays = []
+        bound.values = <Slot*>malloc(len(self.slots) * sizeof(Slot))
+        if bound.values == NULL:
+            raise MemoryError("no memory for a kernel's arguments")
+        for i, name in enumerate(self.slots):
+            if name in known:
+                set_slot(bound.values + i, self.kinds[i], known.pop(name), bound.arrays)
+            else:
+                bound.open[name] = i
+        if known:
+            raise TypeError(f"{self.name} has the slots {self.slots}, not {tuple(known)}")
+        return bound
+
+
+cdef class Bound:
+    """Jobs of a kernel with some of its arguments filled in."""
+    cdef Kernel kernel
+    cdef Slot* values
+    cdef Py_ssize_t jobs, scratch
+    cdef double work
+    cdef dict open                              # the index of each slot that is not filled in
+    cdef list arrays                            # keeps alive what the slots point to
+
+    def __dealloc__(self):
+        free(self.values)
+
+
+cdef inline void run_job(const Step* steps, Py_ssize_t j, const Slot* values, char* scratch) noexcept nogil:
+    """Run job j of the steps that stand side by side: their first jobs, then their second ones."""
+    cdef const Step* step = steps + j % steps.beside
+    if j // steps.beside < step.jobs:
+        step.run(values + step.first, j // steps.beside, scratch)
+
+
+cdef class Plan:
+    """A sequence of kernel runs on given arrays."""
+    cdef Step* steps
+    cdef Slot* values
+    cdef Py_ssize_t count, capacity, slots, slot_capacity
+    cdef Py_ssize_t scratch
+    cdef double work
+    cdef list arrays                            # keeps alive what the slots point to
+
+    def __cinit__(self):
+        self.arrays = []
+
+    def __dealloc__(self):
+        free(self.steps)
+        free(self.values)
+
+    cdef int reserve(self, Py_ssize_t slots) except -1:
+        """Make room for one more step and `slots` more slots."""
+        cdef void* larger
+        if self.count == self.capacity:
+            larger = realloc(self.steps, (2 * self.capacity + 8) * sizeof(Step))
+            if larger == NULL:
+                raise MemoryError("no memory for a plan")
+            self.steps = <Step*>larger
+            self.capacity = 2 * self.capacity + 8
+        if self.slots + slots > self.slot_capacity:
+            larger = realloc(self.values, (2 * self.slot_capacity + slots + 64) * sizeof(Slot))
+            if larger == NULL:
+                raise MemoryError("no memory for a plan")
+            self.values = <Slot*>larger
+            self.slot_capacity = 2 * self.slot_capacity + slots + 64
+        return 0
+
+    def add(self, Kernel kernel not None, Py_ssize_t jobs, *, Py_ssize_t scratch=0, double work=0,
+            **arguments):
+        """Append `jobs` jobs of `kernel` with all its arguments; see `Kernel.bind`."""
+        self.append(kernel.bind(jobs, scratch=scratch, work=work, **arguments))
+
+    def append(self, Bound bound not None, *, bint beside=False, **arguments):
+        """Append the jobs of a bound kernel.
+
+        Parameters
+        ----------
+        bound : Bound
+        beside : bool
+            Run side by side with the step before instead of after it.
+        **arguments
+            A value for each slot that is still open.
+        """
+        cdef Kernel kernel = bound.kernel
+        cdef Py_ssize_t slots = len(kernel.slots), i
+        cdef Step* step
+        if len(arguments) != len(bound.open):
+            raise TypeError(f"{kernel.name} still takes {tuple(bound.open)}, got {tuple(arguments)}")
+        self.reserve(slots)
+        memcpy(self.values + self.slots, bound.values, slots * sizeof(Slot))
+        for name, i in bound.open.items():
+            set_slot(self.values + self.slots + i, kernel.kinds[i], arguments[name], self.arrays)
+        self.arrays.append(bound)
+        step = self.steps + self.count
+        step.run = kernel.run
+        step.jobs = bound.jobs
+        step.first = self.slots
+        step.beside = step.longest = 0
+        while beside and step.beside == 0 and step != self.steps:       # its group's first step
+            step = step - 1
+        step.beside += 1
+        step.longest = max(step.longest, bound.jobs)
+        self.count += 1
+        self.slots += slots
+        self.scratch = max(self.scratch, bound.scratch)
+        self.work += bound.work
+
+    def run(self):
+        """Run all steps with as many threads as the work is worth, without the GIL."""
+        cdef int n = threads.get_num_threads() if self.work >= PARALLEL_WORK else 1
+        # An odd number of cache lines apart: threads neither share a line nor fall in one cache set.
+        cdef Py_ssize_t stride = ((self.scratch + 63) // 64 | 1) * 64
+        cdef char* scratch = NULL
+        cdef Py_ssize_t s = 0, j
+        if self.scratch:
+            block = Block(stride * n)
+            scratch = <char*><uintptr_t>block.address
+        with nogil, parallel(num_threads=n):
+            for s in range(self.count):
+                for j in prange(self.steps[s].beside * self.steps[s].longest, schedule="dynamic"):
+                    run_job(self.steps + s, j, self.values, scratch + threadid() * stride)

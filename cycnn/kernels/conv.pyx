@@ -1,0 +1,263 @@
+"""Direct convolution: forward, and input gradient as the same sum over other tables.
+
+    y[n, o, k] = activation(bias[k] + sum over t, c of x[n, o * S + offset[t], c] * w[t, c, k])
+
+No im2col matrix: a job copies the input under its block of output pixels into a slab with the
+border (window.pxd), in blocks of channels, and multiplies windows by packed weights in register
+tiles (tile.pxd).  A tile's rows are any MR pixels of the block, so tiles are full on small images
+too.  Partial sums over channel blocks wait in y; bias and activation follow the last block.
+
+Loop nest of a job:  channel block > panel of NR kernels > class of pixels > tile of MR pixels >
+taps.
+
+Where the zero border is a large part of all windows (small images), pixels are grouped in classes
+that have the same taps inside the image, and only these taps are computed.
+"""
+from libc.stdint cimport int64_t
+
+from cycnn.kernels.simd cimport (
+    MR, NR, VL, publish, real, vf_load_part, vf_store, vf_zero,
+)
+from cycnn.kernels.tile cimport ACCUMULATE, multiply
+from cycnn.kernels.window cimport (
+    Block, Window, block_at, fill_slab, rows_merge, set_channels, tap_at, window_at,
+)
+
+WINDOW_SLOTS = (
+    "x* offset* source* D H W C OD OH OW SD SH SW TD TH TW LD LH LW "
+    "planes block_planes block_rows block_columns copy "
+)
+
+
+cdef struct ConvArgs:
+    Window window
+    const real* w               # IN   packed, (G, CB, KP, taps, channels, NR)
+    const real* bias            # IN   (K,) or NULL
+    real* y                     # OUT  (N, YD, YH, YW, K); output o is at U + o * V
+    Py_ssize_t YD, YH, YW, K
+    Py_ssize_t UD, UH, UW
+    Py_ssize_t VD, VH, VW
+    Py_ssize_t groups, channel_block
+    Py_ssize_t blocks           # of pixels
+    Py_ssize_t panels           # of NR kernels, in one job
+    Py_ssize_t flags            # of the tile, for the last sum
+    # Classes of pixels by the taps that lie inside the image; 0 of them: all pixels, all taps.
+    Py_ssize_t classes
+    const int64_t* class_pixels     # IN   (OH * OW,) positions oh * OW + ow, class by class
+    const int64_t* class_start      # IN   (classes + 1,) into class_pixels
+    const int64_t* class_taps       # IN   (...,) taps th * TW + tw, class by class
+    const int64_t* class_tap_start  # IN   (classes + 1,) into class_taps
+    Py_ssize_t at_y, at_classes, at_taps, at_bias, at_spare, at_slab    # bytes into scratch
+
+
+cdef inline real* pixel(const ConvArgs* a, Py_ssize_t plane, Py_ssize_t oh, Py_ssize_t ow) noexcept nogil:
+    """Return where output (plane, oh, ow) is in y."""
+    cdef Py_ssize_t n = plane // a.window.OD, od = plane - n * a.window.OD
+    return a.y + (((n * a.YD + a.UD + od * a.VD) * a.YH + a.UH + oh * a.VH) * a.YW
+                  + a.UW + ow * a.VW) * a.K
+
+
+cdef struct Class:
+    # Pixels whose windows have the same taps inside the image.
+    real** x                    # one pointer per pixel, filled up to a multiple of MR
+    real** y
+    Py_ssize_t pixels
+    int64_t* taps               # (offset in x, offset in w) for each run
+    Py_ssize_t runs
+    Py_ssize_t run              # its length
+
+
+cdef Py_ssize_t list_pixels(
+    const ConvArgs* a, const Block* b, Py_ssize_t cls, Py_ssize_t g, Py_ssize_t channel, real* slab,
+    real** x, real** y,
+) noexcept nogil:
+    """Write the pointers of a class's pixels; return how many there are."""
+    cdef const Window* v = &a.window
+    cdef Py_ssize_t i, q, oh, ow, count = 0, first = g * (a.K // a.groups)
+    if a.classes == 0:
+        for i in range(b.planes):
+            for oh in range(b.row, b.row + b.rows):
+                for ow in range(b.column, b.column + b.columns):
+                    x[count] = window_at(v, b, i, oh, ow, channel, slab)
+                    y[count] = pixel(a, b.plane + i, oh, ow) + first
+                    count = count + 1
+    else:
+        for q in range(a.class_start[cls], a.class_start[cls + 1]):
+            oh = a.class_pixels[q] // v.OW
+            ow = a.class_pixels[q] - oh * v.OW
+            for i in range(b.planes):
+                x[count] = window_at(v, b, i, oh, ow, channel, slab)
+                y[count] = pixel(a, b.plane + i, oh, ow) + first
+                count = count + 1
+    return count
+
+
+cdef Py_ssize_t list_taps(
+    const ConvArgs* a, const Block* b, Py_ssize_t cls, Py_ssize_t run, int64_t* taps,
+) noexcept nogil:
+    """Write (offset in x, offset in w) of each run of a class's windows; return how many there are."""
+    cdef const Window* v = &a.window
+    cdef Py_ssize_t count = 0, td, th, tw, t, step = b.channels * NR, merged = run // b.channels
+    if a.classes:
+        for t in range(a.class_tap_start[cls], a.class_tap_start[cls + 1]):
+            th = a.class_taps[t] // v.TW
+            tw = a.class_taps[t] - th * v.TW
+            taps[2 * count] = tap_at(v, b, 0, th, tw)
+            taps[2 * count + 1] = a.class_taps[t] * step
+            count = count + 1
+        return count
+    for td in range(v.TD):
+        for th in range(v.TH):
+            tw = 0
+            while tw < v.TW:
+                taps[2 * count] = tap_at(v, b, td, th, tw)
+                taps[2 * count + 1] = ((td * v.TH + th) * v.TW + tw) * step
+                count = count + 1
+                tw = tw + merged
+    return count
+
+
+cdef void list_classes(
+    const ConvArgs* a, const Block* b, Py_ssize_t g, Py_ssize_t channel, char* scratch,
+) noexcept nogil:
+    """Write the class table of a block into scratch."""
+    cdef Class* table = <Class*>(scratch + a.at_classes)
+    cdef real** x = <real**>scratch
+    cdef real** y = <real**>(scratch + a.at_y)
+    cdef int64_t* taps = <int64_t*>(scratch + a.at_taps)
+    cdef Py_ssize_t cls, m, padded
+    for cls in range(max(a.classes, <Py_ssize_t>1)):
+        table[cls].x = x
+        table[cls].y = y
+        table[cls].taps = taps
+        table[cls].pixels = list_pixels(a, b, cls, g, channel, <real*>(scratch + a.at_slab), x, y)
+        table[cls].run = b.channels
+        if a.classes == 0 and rows_merge(&a.window):
+            table[cls].run = b.channels * a.window.TW
+        table[cls].runs = list_taps(a, b, cls, table[cls].run, taps)
+        padded = (table[cls].pixels + MR - 1) // MR * MR
+        for m in range(table[cls].pixels, padded):
+            x[m] = x[0]
+            y[m] = <real*>(scratch + a.at_spare)
+        x = x + padded
+        y = y + padded
+        taps = taps + 2 * table[cls].runs
+
+
+cdef void tiles(
+    const Class* cls, const real* w, Py_ssize_t column, Py_ssize_t columns, const real* bias,
+    Py_ssize_t flags,
+) noexcept nogil:
+    """Multiply all windows of a class by one panel of weights."""
+    cdef Py_ssize_t m = 0, left
+    cdef bint wide = columns > VL
+    cdef real** x = cls.x
+    cdef real** y = cls.y
+    while m < cls.pixels:
+        left = cls.pixels - m
+        if left > 2 * (MR // 3):
+            if wide:
+                multiply(MR, True, x + m, cls.taps, cls.runs, cls.run, w, y + m, column, columns,
+                         bias, flags)
+            else:
+                multiply(MR, False, x + m, cls.taps, cls.runs, cls.run, w, y + m, column, columns,
+                         bias, flags)
+        elif left > MR // 3:
+            if wide:
+                multiply(2 * (MR // 3), True, x + m, cls.taps, cls.runs, cls.run, w, y + m, column,
+                         columns, bias, flags)
+            else:
+                multiply(2 * (MR // 3), False, x + m, cls.taps, cls.runs, cls.run, w, y + m, column,
+                         columns, bias, flags)
+        elif wide:
+            multiply(MR // 3, True, x + m, cls.taps, cls.runs, cls.run, w, y + m, column, columns,
+                     bias, flags)
+        else:
+            multiply(MR // 3, False, x + m, cls.taps, cls.runs, cls.run, w, y + m, column, columns,
+                     bias, flags)
+        m = m + MR
+
+
+cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """One job is one block of pixels, `panels` panels of kernels, one group."""
+    cdef const ConvArgs* a = <const ConvArgs*>args
+    cdef const Window* v = &a.window
+    cdef Py_ssize_t taps = v.TD * v.TH * v.TW
+    cdef Py_ssize_t C = v.C // a.groups, K = a.K // a.groups, panels = (K + NR - 1) // NR
+    cdef Py_ssize_t splits = (panels + a.panels - 1) // a.panels
+    cdef Py_ssize_t g = job // (splits * a.blocks), split = job // a.blocks % splits
+    cdef Block b = block_at(v, job % a.blocks)
+    cdef const Class* table = <Class*>(scratch + a.at_classes)
+    cdef real* bias_panel = <real*>(scratch + a.at_bias)
+    cdef const real* bias
+    cdef const real* w
+    cdef Py_ssize_t c = 0, p, cls, i, flags, columns
+    while c < C:
+        set_channels(v, &b, min(a.channel_block, C - c))
+        if v.copy:
+            fill_slab(v, &b, g * C + c, <real*>(scratch + a.at_slab))
+        list_classes(a, &b, g, g * C + c, scratch)
+        for p in range(split * a.panels, min(panels, (split + 1) * a.panels)):
+            w = a.w + (g * C + c) * taps * panels * NR + p * taps * b.channels * NR
+            columns = min(<Py_ssize_t>NR, K - p * NR)
+            flags = ACCUMULATE if c > 0 else 0
+            bias = NULL
+            if c + b.channels >= C:
+                flags = flags | a.flags
+                if a.bias != NULL:
+                    for i in range(NR):
+                        bias_panel[i] = a.bias[g * K + p * NR + i] if i < columns else 0
+                    bias = bias_panel
+            for cls in range(max(a.classes, <Py_ssize_t>1)):
+                tiles(&table[cls], w, p * NR, columns, bias, flags)
+        c = c + b.channels
+
+
+cdef struct PackArgs:
+    const real* w               # IN   element (t, c, k) of group g at t*ST + c*SC + k*SK + g*SG
+    real* packed                # OUT  (G, CB, KP, T, channels, NR), columns beyond K are zero
+    const int64_t* tap          # IN   (T,), which tap of w is tap t
+    Py_ssize_t T, C, K          # of one group
+    Py_ssize_t ST, SC, SK, SG
+    Py_ssize_t channel_block
+
+
+cdef void pack(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """Pack weights in panels of NR columns.  One job is one panel of one channel block of one group."""
+    cdef const PackArgs* a = <const PackArgs*>args
+    cdef Py_ssize_t panels = (a.K + NR - 1) // NR, blocks = (a.C + a.channel_block - 1) // a.channel_block
+    cdef Py_ssize_t g = job // (panels * blocks), p = job % panels
+    cdef Py_ssize_t c0 = job // panels % blocks * a.channel_block
+    cdef Py_ssize_t channels = min(a.channel_block, a.C - c0), columns = min(<Py_ssize_t>NR, a.K - p * NR)
+    cdef real* packed = a.packed + ((g * a.C + c0) * panels + p * channels) * a.T * NR
+    cdef const real* w
+    cdef Py_ssize_t t, c, k
+    for t in range(a.T):
+        w = a.w + g * a.SG + a.tap[t] * a.ST + c0 * a.SC + p * NR * a.SK
+        if a.SK == 1:
+            for c in range(channels):
+                vf_store(packed, vf_load_part(w, columns))
+                if columns > VL:
+                    vf_store(packed + VL, vf_load_part(w + VL, columns - VL))
+                else:
+                    vf_store(packed + VL, vf_zero())
+                w = w + a.SC
+                packed = packed + NR
+        else:                                       # transposed: read along c, which is contiguous
+            for k in range(NR):
+                if k < columns:
+                    for c in range(channels):
+                        packed[c * NR + k] = w[k * a.SK + c]
+                else:
+                    for c in range(channels):
+                        packed[c * NR + k] = 0
+            packed = packed + channels * NR
+
+
+JOBS = {
+    "conv": publish(<void*>conv, sizeof(ConvArgs), WINDOW_SLOTS + (
+        "w* bias* y* YD YH YW K UD UH UW VD VH VW groups channel_block blocks panels flags classes "
+        "class_pixels* class_start* class_taps* class_tap_start* "
+        "at_y at_classes at_taps at_bias at_spare at_slab")),
+    "pack": publish(<void*>pack, sizeof(PackArgs), "w* packed* tap* T C K ST SC SK SG channel_block"),
+}

@@ -1,0 +1,81 @@
+"""Updates of the optimizers: parameter, gradient and state are read and written once."""
+from cycnn.kernels.simd cimport (
+    VL, publish, real, vf, vf_div, vf_fma, vf_fnma, vf_mul, vf_set1, vf_sqrt, vf_zero)
+from cycnn.kernels.tail cimport lanes, load, store
+
+cdef struct SgdArgs:
+    real* data              # IN OUT  (count)
+    real* grad              # IN OUT  (count), cleared if asked
+    real* velocity          # IN OUT  (count), or NULL without momentum
+    Py_ssize_t count, chunk, nesterov, clear
+    double learning_rate, momentum, weight_decay
+
+cdef struct AdamArgs:
+    real* data              # IN OUT  (count)
+    real* grad              # IN OUT  (count), cleared if asked
+    real* m                 # IN OUT  (count)
+    real* v                 # IN OUT  (count)
+    Py_ssize_t count, chunk, clear
+    double rate             # learning_rate / (1 - beta1^step)
+    double correction       # 1 / sqrt(1 - beta2^step)
+    double beta1, beta2, eps, weight_decay
+
+
+cdef void sgd_update(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """velocity = momentum velocity + g;  data -= learning_rate velocity.
+
+    g = grad + weight_decay data.  Nesterov's form moves by g + momentum velocity instead, and
+    without momentum the step is g.  Sutskever et al. (2013), "On the importance of initialization
+    and momentum in deep learning", in the form of PyTorch.
+    """
+    cdef const SgdArgs* a = <const SgdArgs*>args
+    cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.count), n
+    cdef vf rate = vf_set1(<real>a.learning_rate), momentum = vf_set1(<real>a.momentum)
+    cdef vf decay = vf_set1(<real>a.weight_decay), data, step, velocity
+    while i < stop:
+        n = lanes(i, stop)
+        data = load(a.data + i, n)
+        step = vf_fma(decay, data, load(a.grad + i, n))
+        if a.velocity != NULL:
+            velocity = vf_fma(momentum, load(a.velocity + i, n), step)
+            store(a.velocity + i, velocity, n)
+            step = vf_fma(momentum, velocity, step) if a.nesterov else velocity
+        store(a.data + i, vf_fnma(rate, step, data), n)
+        if a.clear:
+            store(a.grad + i, vf_zero(), n)
+        i = i + VL
+
+
+cdef void adam_update(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """m, v = moving means of g and g^2;  data -= rate m / (correction sqrt(v) + eps).
+
+    Kingma and Ba (2015), algorithm 1, with g = grad + weight_decay data.
+    """
+    cdef const AdamArgs* a = <const AdamArgs*>args
+    cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.count), n
+    cdef vf beta1 = vf_set1(<real>a.beta1), rest1 = vf_set1(<real>(1 - a.beta1))
+    cdef vf beta2 = vf_set1(<real>a.beta2), rest2 = vf_set1(<real>(1 - a.beta2))
+    cdef vf rate = vf_set1(<real>a.rate), correction = vf_set1(<real>a.correction)
+    cdef vf eps = vf_set1(<real>a.eps), decay = vf_set1(<real>a.weight_decay), data, g, m, v
+    while i < stop:
+        n = lanes(i, stop)
+        data = load(a.data + i, n)
+        g = vf_fma(decay, data, load(a.grad + i, n))
+        m = vf_fma(beta1, load(a.m + i, n), vf_mul(rest1, g))
+        v = vf_fma(beta2, load(a.v + i, n), vf_mul(rest2, vf_mul(g, g)))
+        store(a.m + i, m, n)
+        store(a.v + i, v, n)
+        store(a.data + i, vf_fnma(rate, vf_div(m, vf_fma(correction, vf_sqrt(v), eps)), data), n)
+        if a.clear:
+            store(a.grad + i, vf_zero(), n)
+        i = i + VL
+
+
+JOBS = {
+    "sgd_update": publish(
+        <void*>sgd_update, sizeof(SgdArgs),
+        "data* grad* velocity* count chunk nesterov clear learning_rate. momentum. weight_decay."),
+    "adam_update": publish(
+        <void*>adam_update, sizeof(AdamArgs),
+        "data* grad* m* v* count chunk clear rate. correction. beta1. beta2. eps. weight_decay."),
+}

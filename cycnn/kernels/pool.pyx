@@ -1,0 +1,359 @@
+"""Maximum and average over windows, on one, two or three spatial axes, vectors over channels.
+
+Which pixel a tap of a window reads is a table per axis (ops/window.py: tap_map), so padding modes,
+dilation and windows that hang over the end are no cases of their own: a tap that reads nothing is
+-1.  Fewer than three axes are three with extents of one.
+
+Forward, a job is a run of outputs and reads its windows.  Backward, a job is a run of *inputs* and
+gathers from the windows that read them, in the order of the windows: dx is written once, windows
+may overlap, and no two jobs write the same place.
+"""
+from libc.math cimport INFINITY, NAN
+from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy, memset
+
+from cycnn.kernels.simd cimport (
+    VL, publish, real, vf, vf_add, vf_bcast, vf_div, vf_eq, vf_fma, vf_ge, vf_gt, vf_load_u8,
+    vf_max, vf_mul, vf_select, vf_set1, vf_store_u8, vf_unordered, vf_zero, vm)
+from cycnn.kernels.tail cimport lanes, load, store
+
+cdef struct ForwardArgs:
+    const real* x               # IN   (N, D, H, W, C)
+    real* y                     # OUT  (N, OD, OH, OW, C)
+    void* offset                # OUT  (N, OD, OH, OW, C) of uint8, real if wide: the tap that won
+    const int64_t* map_d        # IN   (OD, KD), the d that a tap reads, or -1
+    const int64_t* map_h        # IN   (OH, KH)
+    const int64_t* map_w        # IN   (OW, KW)
+    const int64_t* count_d      # IN   (OD), how many taps an average counts
+    const int64_t* count_h      # IN   (OH)
+    const int64_t* count_w      # IN   (OW)
+    Py_ssize_t D, H, W, C, OD, OH, OW, KD, KH, KW
+    Py_ssize_t wide             # windows of more than 256 taps
+    Py_ssize_t outputs, chunk   # N OD OH OW, and how many of them are a job
+
+cdef struct BackwardArgs:
+    const real* dy              # IN   (N, OD, OH, OW, C)
+    const void* offset          # IN   as forward wrote it
+    real* dx                    # OUT  (N, D, H, W, C)
+    const int64_t* start_d      # IN   (D + 1), entries start_d[d] to start_d[d + 1] - 1 read d
+    const int64_t* window_d     # IN   the od of each entry
+    const int64_t* tap_d        # IN   the kd of each entry
+    const int64_t* start_h
+    const int64_t* window_h
+    const int64_t* tap_h
+    const int64_t* start_w
+    const int64_t* window_w
+    const int64_t* tap_w
+    const int64_t* count_d      # IN   (OD), how many taps an average counts
+    const int64_t* count_h      # IN   (OH)
+    const int64_t* count_w      # IN   (OW)
+    Py_ssize_t D, H, W, C, OD, OH, OW, KH, KW
+    Py_ssize_t wide
+    Py_ssize_t outputs          # N OD OH OW
+    Py_ssize_t inputs, chunk    # N D H W, and how many of them are a job
+    Py_ssize_t rows, reads      # most (od, oh) and most windows that read one pixel
+
+cdef struct GlobalArgs:
+    const real* x               # IN   (N, P, C), or dy (N, C) for backward
+    real* y                     # OUT  (N, C), or dx (N, P, C)
+    Py_ssize_t P, C, chunk, parts   # channels (backward: pixels) of a job, jobs of an image
+
+
+cdef inline void store_taps(
+        void* offset, Py_ssize_t i, vf tap, Py_ssize_t n, bint wide) noexcept nogil:
+    """Store the first n lanes, which are whole numbers, at element i of offset."""
+    cdef uint8_t narrow[VL]
+    cdef Py_ssize_t j
+    if wide:
+        store(<real*>offset + i, tap, n)
+    elif n == VL:
+        vf_store_u8(<uint8_t*>offset + i, tap)
+    else:
+        vf_store_u8(narrow, tap)
+        for j in range(n):
+            (<uint8_t*>offset)[i + j] = narrow[j]
+
+
+cdef inline vf load_taps(
+        const void* offset, Py_ssize_t i, Py_ssize_t n, Py_ssize_t size, bint wide) noexcept nogil:
+    """What store_taps stored at element i of size; after the first n lanes, anything."""
+    cdef uint8_t narrow[VL]
+    if wide:
+        return load(<const real*>offset + i, n)
+    if i + VL <= size:
+        return vf_load_u8(<const uint8_t*>offset + i)
+    memset(narrow, 0, VL)
+    memcpy(narrow, <const uint8_t*>offset + i, n)
+    return vf_load_u8(narrow)
+
+
+cdef inline Py_ssize_t window_rows(
+        const ForwardArgs* a, Py_ssize_t row, Py_ssize_t* base, Py_ssize_t* first) noexcept nogil:
+    """List the rows of x that the windows of output row (n, od, oh) read.
+
+    base[r] is the first element of a row of x, first[r] the number of the window's tap at kw = 0.
+    """
+    cdef Py_ssize_t oh = row % a.OH, od = row // a.OH % a.OD, n = row // (a.OH * a.OD)
+    cdef Py_ssize_t kd, kh, d, h, count = 0
+    for kd in range(a.KD):
+        d = a.map_d[od * a.KD + kd]
+        if d < 0:
+            continue
+        for kh in range(a.KH):
+            h = a.map_h[oh * a.KH + kh]
+            if h < 0:
+                continue
+            base[count] = ((n * a.D + d) * a.H + h) * a.W * a.C
+            first[count] = (kd * a.KH + kh) * a.KW
+            count = count + 1
+    return count
+
+
+cdef inline Py_ssize_t window_taps(
+        const ForwardArgs* a, Py_ssize_t ow, Py_ssize_t rows, const Py_ssize_t* base,
+        const Py_ssize_t* first, const real** source, real* tap) noexcept nogil:
+    """List the pixels under the window at ow, in the order of its taps, and the taps' numbers."""
+    cdef Py_ssize_t r, kw, w, count = 0
+    for r in range(rows):
+        for kw in range(a.KW):
+            w = a.map_w[ow * a.KW + kw]
+            if w < 0:
+                continue
+            source[count] = a.x + base[r] + w * a.C
+            tap[count] = <real>(first[r] + kw)
+            count = count + 1
+    return count
+
+
+cdef void max_pool_forward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """y[o, c] = max over the window's taps t of x[o, t, c]; offset[o, c] = the t of that maximum.
+
+    Of equal values the first wins.  NaN wins over numbers, as in PyTorch; it is looked for apart,
+    so that from tap to tap only a maximum waits for the one before.
+    """
+    cdef const ForwardArgs* a = <const ForwardArgs*>args
+    cdef Py_ssize_t rows = 0, taps, o = job * a.chunk, stop = min(o + a.chunk, a.outputs), c, n, t
+    cdef Py_ssize_t end = o
+    cdef Py_ssize_t* base = <Py_ssize_t*>scratch
+    cdef Py_ssize_t* first = base + a.KD * a.KH
+    cdef const real** source = <const real**>(first + a.KD * a.KH)
+    cdef real* tap = <real*>(source + a.KD * a.KH * a.KW)
+    cdef real* y = a.y + o * a.C
+    cdef Py_ssize_t C = a.C
+    cdef vf x, best, winner, unordered, number
+    cdef vm nan
+    while o < stop:
+        if o >= end:
+            rows = window_rows(a, o // a.OW, base, first)
+            end = o // a.OW * a.OW + a.OW
+        taps = window_taps(a, o % a.OW, rows, base, first, source, tap)
+        c = 0
+        while c < C:
+            n = lanes(c, C)
+            best = vf_set1(<real>-INFINITY)
+            winner = vf_bcast(tap) if taps else vf_zero()
+            unordered = vf_set1(-1)
+            for t in range(taps):
+                x = load(source[t] + c, n)
+                number = vf_bcast(tap + t)
+                winner = vf_select(vf_gt(x, best), number, winner)
+                best = vf_max(x, best)
+                unordered = vf_select(vf_unordered(x, x), number, unordered)
+            nan = vf_ge(unordered, vf_zero())
+            store(y + c, vf_select(nan, vf_set1(<real>NAN), best), n)
+            store_taps(a.offset, o * C + c, vf_select(nan, unordered, winner), n, a.wide)
+            c = c + VL
+        y = y + C
+        o = o + 1
+
+
+cdef void avg_pool_forward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """y[o, c] = sum over the window's taps t of x[o, t, c] / count[o]."""
+    cdef const ForwardArgs* a = <const ForwardArgs*>args
+    cdef Py_ssize_t rows = 0, taps, o = job * a.chunk, stop = min(o + a.chunk, a.outputs), c, n, t
+    cdef Py_ssize_t end = o, row, row_count = 0
+    cdef Py_ssize_t* base = <Py_ssize_t*>scratch
+    cdef Py_ssize_t* first = base + a.KD * a.KH
+    cdef const real** source = <const real**>(first + a.KD * a.KH)
+    cdef real* tap = <real*>(source + a.KD * a.KH * a.KW)
+    cdef real* y = a.y + o * a.C
+    cdef Py_ssize_t C = a.C
+    cdef vf sum, count
+    while o < stop:
+        if o >= end:
+            row = o // a.OW
+            rows = window_rows(a, row, base, first)
+            row_count = a.count_d[row // a.OH % a.OD] * a.count_h[row % a.OH]
+            end = row * a.OW + a.OW
+        taps = window_taps(a, o % a.OW, rows, base, first, source, tap)
+        count = vf_set1(<real>max(row_count * a.count_w[o % a.OW], <Py_ssize_t>1))
+        c = 0
+        while c < C:
+            n = lanes(c, C)
+            sum = vf_zero()
+            for t in range(taps):
+                sum = vf_add(sum, load(source[t] + c, n))
+            store(y + c, vf_div(sum, count), n)
+            c = c + VL
+        y = y + C
+        o = o + 1
+
+
+cdef inline Py_ssize_t reader_rows(
+        const BackwardArgs* a, Py_ssize_t row, Py_ssize_t* base, Py_ssize_t* first,
+        Py_ssize_t* count) noexcept nogil:
+    """List the rows of outputs whose windows read input row (n, d, h).
+
+    base[r] is the first output of a row, first[r] the number of the tap that reads at kw = 0,
+    count[r] the product of the row's counts.
+    """
+    cdef Py_ssize_t h = row % a.H, d = row // a.H % a.D, n = row // (a.H * a.D)
+    cdef Py_ssize_t i, j, od, oh, rows = 0
+    for i in range(a.start_d[d], a.start_d[d + 1]):
+        od = a.window_d[i]
+        for j in range(a.start_h[h], a.start_h[h + 1]):
+            oh = a.window_h[j]
+            base[rows] = ((n * a.OD + od) * a.OH + oh) * a.OW
+            first[rows] = (a.tap_d[i] * a.KH + a.tap_h[j]) * a.KW
+            count[rows] = a.count_d[od] * a.count_h[oh]
+            rows = rows + 1
+    return rows
+
+
+cdef void max_pool_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """dx[i, c] = sum of dy[o, c] over the windows o that read pixel i by a tap t = offset[o, c]."""
+    cdef const BackwardArgs* a = <const BackwardArgs*>args
+    cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.inputs), end = i
+    cdef Py_ssize_t rows = 0, reads, r, w, j, c, n
+    cdef Py_ssize_t* base = <Py_ssize_t*>scratch
+    cdef Py_ssize_t* first = base + a.rows
+    cdef Py_ssize_t* count = first + a.rows
+    cdef Py_ssize_t* source = count + a.rows
+    cdef real* tap = <real*>(source + a.reads)
+    cdef const real* dy = a.dy
+    cdef const void* offset = a.offset
+    cdef real* dx = a.dx + i * a.C
+    cdef Py_ssize_t C = a.C, size = a.outputs * C
+    cdef bint wide = a.wide
+    cdef vf sum, winner
+    while i < stop:
+        if i >= end:
+            rows = reader_rows(a, i // a.W, base, first, count)
+            end = i // a.W * a.W + a.W
+        w = i % a.W
+        reads = 0
+        for r in range(rows):
+            for j in range(a.start_w[w], a.start_w[w + 1]):
+                source[reads] = (base[r] + a.window_w[j]) * a.C
+                tap[reads] = <real>(first[r] + a.tap_w[j])
+                reads = reads + 1
+        c = 0
+        while c < C:
+            n = lanes(c, C)
+            sum = vf_zero()
+            for j in range(reads):
+                winner = load_taps(offset, source[j] + c, n, size, wide)
+                sum = vf_add(sum, vf_select(
+                    vf_eq(winner, vf_bcast(tap + j)), load(dy + source[j] + c, n), vf_zero()))
+            store(dx + c, sum, n)
+            c = c + VL
+        dx = dx + C
+        i = i + 1
+
+
+cdef void avg_pool_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """dx[i, c] = sum of dy[o, c] / count[o] over the windows o that read pixel i."""
+    cdef const BackwardArgs* a = <const BackwardArgs*>args
+    cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.inputs), end = i
+    cdef Py_ssize_t rows = 0, reads, r, w, j, c, n
+    cdef Py_ssize_t* base = <Py_ssize_t*>scratch
+    cdef Py_ssize_t* first = base + a.rows
+    cdef Py_ssize_t* count = first + a.rows
+    cdef Py_ssize_t* source = count + a.rows
+    cdef real* share = <real*>(source + a.reads)
+    cdef const real* dy = a.dy
+    cdef real* dx = a.dx + i * a.C
+    cdef Py_ssize_t C = a.C
+    cdef vf sum
+    while i < stop:
+        if i >= end:
+            rows = reader_rows(a, i // a.W, base, first, count)
+            end = i // a.W * a.W + a.W
+        w = i % a.W
+        reads = 0
+        for r in range(rows):
+            for j in range(a.start_w[w], a.start_w[w + 1]):
+                source[reads] = (base[r] + a.window_w[j]) * a.C
+                share[reads] = <real>1 / <real>(count[r] * a.count_w[a.window_w[j]])
+                reads = reads + 1
+        c = 0
+        while c < C:
+            n = lanes(c, C)
+            sum = vf_zero()
+            for j in range(reads):
+                sum = vf_fma(load(dy + source[j] + c, n), vf_bcast(share + j), sum)
+            store(dx + c, sum, n)
+            c = c + VL
+        dx = dx + C
+        i = i + 1
+
+
+cdef void global_avg_pool_forward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """y[n, c] = sum over the pixels p of x[n, p, c] / P, as four sums over every fourth pixel."""
+    cdef const GlobalArgs* a = <const GlobalArgs*>args
+    cdef Py_ssize_t image = job // a.parts, c = job % a.parts * a.chunk
+    cdef Py_ssize_t stop = min(c + a.chunk, a.C), _p, n, C = a.C
+    cdef const real* x
+    cdef vf s0, s1, s2, s3, count = vf_set1(<real>a.P)
+    while c < stop:
+        n = lanes(c, stop)
+        x = a.x + image * a.P * C + c
+        s0 = vf_zero()
+        s1 = vf_zero()
+        s2 = vf_zero()
+        s3 = vf_zero()
+        for _p in range(a.P // 4):
+            s0 = vf_add(s0, load(x, n))
+            s1 = vf_add(s1, load(x + C, n))
+            s2 = vf_add(s2, load(x + 2 * C, n))
+            s3 = vf_add(s3, load(x + 3 * C, n))
+            x = x + 4 * C
+        for _p in range(a.P % 4):
+            s0 = vf_add(s0, load(x, n))
+            x = x + C
+        store(a.y + image * C + c, vf_div(vf_add(vf_add(s0, s1), vf_add(s2, s3)), count), n)
+        c = c + VL
+
+
+cdef void global_avg_pool_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """dx[n, p, c] = dy[n, c] / P."""
+    cdef const GlobalArgs* a = <const GlobalArgs*>args
+    cdef Py_ssize_t image = job // a.parts, first = job % a.parts * a.chunk, _p, c, n
+    cdef const real* dy = a.x + image * a.C
+    cdef real* dx = a.y + (image * a.P + first) * a.C
+    cdef vf share = vf_set1(<real>(1.0 / a.P))
+    for _p in range(first, min(first + a.chunk, a.P)):
+        c = 0
+        while c < a.C:
+            n = lanes(c, a.C)
+            store(dx + c, vf_mul(load(dy + c, n), share), n)
+            c = c + VL
+        dx = dx + a.C
+
+
+_FORWARD = (
+    "x* y* offset* map_d* map_h* map_w* count_d* count_h* count_w* "
+    "D H W C OD OH OW KD KH KW wide outputs chunk")
+_BACKWARD = (
+    "dy* offset* dx* start_d* window_d* tap_d* start_h* window_h* tap_h* start_w* window_w* tap_w* "
+    "count_d* count_h* count_w* D H W C OD OH OW KH KW wide outputs inputs chunk rows reads")
+JOBS = {
+    "max_pool_forward": publish(<void*>max_pool_forward, sizeof(ForwardArgs), _FORWARD),
+    "max_pool_backward": publish(<void*>max_pool_backward, sizeof(BackwardArgs), _BACKWARD),
+    "avg_pool_forward": publish(<void*>avg_pool_forward, sizeof(ForwardArgs), _FORWARD),
+    "avg_pool_backward": publish(<void*>avg_pool_backward, sizeof(BackwardArgs), _BACKWARD),
+    "global_avg_pool_forward": publish(
+        <void*>global_avg_pool_forward, sizeof(GlobalArgs), "x* y* P C chunk parts"),
+    "global_avg_pool_backward": publish(
+        <void*>global_avg_pool_backward, sizeof(GlobalArgs), "x* y* P C chunk parts"),
+}

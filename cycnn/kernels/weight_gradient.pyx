@@ -1,0 +1,213 @@
+"""Weight gradient of a convolution or dense layer, and the bias gradient on the way.
+
+    dweight[t, c, k] = sum over n, o of x[n, o * S + offset[t], c] * dy[n, o, k]
+    dbias[k]         = sum over n, o of dy[n, o, k]
+
+A job sums one chunk of pixel blocks for one block of channels and some panels of kernels: it copies
+the input under a block into a slab (window.pxd) and dy into panels of NR columns, and adds their
+product to its part of dweight in register tiles, the pixels running inside.  Where dweight has too
+few parts for all threads, the pixels are cut in S chunks (a number that follows from the shape
+alone), each with a partial sum of its own, added up in order by `sum_partials`.
+
+Loop nest of a job:  block of pixels > panel of NR kernels > run of taps > tile of MR rows > pixels.
+"""
+
+from cycnn.kernels.simd cimport (
+    MR, NR, VL, publish, real, vf, vf_add, vf_load, vf_load_part, vf_store, vf_store_part, vf_zero,
+)
+from cycnn.kernels.tile cimport ACCUMULATE, accumulate_outer
+from cycnn.kernels.window cimport (
+    Block, Window, block_at, fill_slab, rows_merge, set_channels, tap_at, window_at,
+)
+
+
+cdef struct WeightGradientArgs:
+    Window window
+    const real* dy              # IN   (N, OD, OH, OW, K)
+    real* dweight               # OUT  (S, T, C, K), S partial sums
+    real* dbias                 # OUT  (S, K) or NULL
+    Py_ssize_t K, groups, channel_block
+    Py_ssize_t blocks           # of pixels
+    Py_ssize_t chunks           # S
+    Py_ssize_t panels           # of NR kernels, in one job
+    Py_ssize_t at_rows, at_dy, at_spare, at_slab        # bytes into scratch
+
+
+cdef Py_ssize_t list_pixels(
+    const Window* v, const Block* b, Py_ssize_t channel, real* slab, real** x,
+) noexcept nogil:
+    """Write where the window of each pixel of the block begins; return how many there are."""
+    cdef Py_ssize_t i, oh, ow, count = 0
+    for i in range(b.planes):
+        for oh in range(b.row, b.row + b.rows):
+            for ow in range(b.column, b.column + b.columns):
+                x[count] = window_at(v, b, i, oh, ow, channel, slab)
+                count = count + 1
+    return count
+
+
+cdef void pack_dy(
+    const real* dy, Py_ssize_t pixels, Py_ssize_t K, Py_ssize_t columns, real* packed,
+) noexcept nogil:
+    """packed[p, j] = dy[p, j] for j < columns, 0 up to NR."""
+    cdef Py_ssize_t p
+    cdef bint wide = columns > VL
+    for p in range(pixels):
+        if columns >= NR:
+            vf_store(packed, vf_load(dy))
+            vf_store(packed + VL, vf_load(dy + VL))
+        else:
+            vf_store(packed, vf_load_part(dy, columns))
+            vf_store(packed + VL, vf_load_part(dy + VL, columns - VL) if wide else vf_zero())
+        dy = dy + K
+        packed = packed + NR
+
+
+cdef void sum_panel(
+    const real* packed, Py_ssize_t pixels, Py_ssize_t columns, bint first, real* dbias,
+) noexcept nogil:
+    """dbias[j] (+)= sum over p of packed[p, j], in four interleaved sums."""
+    cdef vf a0 = vf_zero(), a1 = vf_zero(), b0 = vf_zero(), b1 = vf_zero()
+    cdef Py_ssize_t p = 0
+    while p + 1 < pixels:
+        a0 = vf_add(a0, vf_load(packed))
+        b0 = vf_add(b0, vf_load(packed + VL))
+        a1 = vf_add(a1, vf_load(packed + NR))
+        b1 = vf_add(b1, vf_load(packed + NR + VL))
+        packed = packed + 2 * NR
+        p = p + 2
+    if p < pixels:
+        a0 = vf_add(a0, vf_load(packed))
+        b0 = vf_add(b0, vf_load(packed + VL))
+    a0 = vf_add(a0, a1)
+    b0 = vf_add(b0, b1)
+    if not first:
+        a0 = vf_add(a0, vf_load_part(dbias, columns))
+        if columns > VL:
+            b0 = vf_add(b0, vf_load_part(dbias + VL, columns - VL))
+    vf_store_part(dbias, a0, columns)
+    if columns > VL:
+        vf_store_part(dbias + VL, b0, columns - VL)
+
+
+cdef void tiles(
+    real** x, Py_ssize_t pixels, Py_ssize_t shift, Py_ssize_t rows, const real* dy, real** dw,
+    Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
+) noexcept nogil:
+    """Add the products of `rows` consecutive inputs of each window with one panel of dy."""
+    cdef Py_ssize_t i = 0, left
+    cdef bint wide = columns > VL
+    while i < rows:
+        left = rows - i
+        if left > 2 * (MR // 3):
+            if wide:
+                accumulate_outer(MR, True, x, pixels, shift + i, dy, dw + i, column, columns, flags)
+            else:
+                accumulate_outer(MR, False, x, pixels, shift + i, dy, dw + i, column, columns, flags)
+        elif left > MR // 3:
+            if wide:
+                accumulate_outer(2 * (MR // 3), True, x, pixels, shift + i, dy, dw + i, column, columns,
+                                 flags)
+            else:
+                accumulate_outer(2 * (MR // 3), False, x, pixels, shift + i, dy, dw + i, column, columns,
+                                 flags)
+        elif wide:
+            accumulate_outer(MR // 3, True, x, pixels, shift + i, dy, dw + i, column, columns, flags)
+        else:
+            accumulate_outer(MR // 3, False, x, pixels, shift + i, dy, dw + i, column, columns, flags)
+        i = i + MR
+
+
+cdef Py_ssize_t list_rows(
+    const WeightGradientArgs* a, Py_ssize_t run, Py_ssize_t first_tap, Py_ssize_t channel,
+    Py_ssize_t channels, real* dweight, real* spare, real** rows,
+) noexcept nogil:
+    """Write where each row (tap, channel) of a run of taps is in dweight, filled up to MR; return how many."""
+    cdef Py_ssize_t t, c, i = 0, C = a.window.C // a.groups, K = a.K
+    for t in range(first_tap, first_tap + run):
+        for c in range(channel, channel + channels):
+            rows[i] = dweight + (t * C + c) * K
+            i = i + 1
+    for t in range(i, (i + MR - 1) // MR * MR):
+        rows[t] = spare
+    return (i + MR - 1) // MR * MR
+
+
+cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """One job is one chunk of pixel blocks, one channel block and `panels` panels of one group."""
+    cdef const WeightGradientArgs* a = <const WeightGradientArgs*>args
+    cdef const Window* v = &a.window
+    cdef Py_ssize_t T = v.TD * v.TH * v.TW, C = v.C // a.groups, K = a.K // a.groups
+    cdef Py_ssize_t all_panels = (K + NR - 1) // NR, splits = (all_panels + a.panels - 1) // a.panels
+    cdef Py_ssize_t channel_blocks = (C + a.channel_block - 1) // a.channel_block
+    cdef Py_ssize_t split = job % splits, cb = job // splits % channel_blocks
+    cdef Py_ssize_t g = job // (splits * channel_blocks) % a.groups
+    cdef Py_ssize_t chunk = job // (splits * channel_blocks * a.groups)
+    cdef Py_ssize_t index = chunk * a.blocks // a.chunks, end = (chunk + 1) * a.blocks // a.chunks
+    cdef Py_ssize_t c = cb * a.channel_block, channels = min(a.channel_block, C - c)
+    cdef Py_ssize_t merged = v.TW if rows_merge(v) else 1
+    cdef Py_ssize_t t, p, pixels, columns, first_pixel, flags
+    cdef real** x = <real**>scratch
+    cdef real** rows = <real**>(scratch + a.at_rows)
+    cdef real** r
+    cdef real* packed = <real*>(scratch + a.at_dy)
+    cdef real* slab = <real*>(scratch + a.at_slab)
+    cdef Block b
+    r = rows
+    t = 0
+    while t < T:
+        r = r + list_rows(a, merged, t, c, channels, a.dweight + chunk * T * C * a.K + g * K,
+                          <real*>(scratch + a.at_spare), r)
+        t = t + merged
+    flags = 0
+    while index < end:
+        b = block_at(v, index)
+        set_channels(v, &b, channels)
+        if v.copy:
+            fill_slab(v, &b, g * C + c, slab)
+        pixels = list_pixels(v, &b, g * C + c, slab, x)
+        first_pixel = (b.plane * v.OH + b.row) * v.OW + b.column
+        for p in range(split * a.panels, min(all_panels, (split + 1) * a.panels)):
+            columns = min(<Py_ssize_t>NR, K - p * NR)
+            pack_dy(a.dy + first_pixel * a.K + g * K + p * NR, pixels, a.K, columns, packed)
+            if a.dbias != NULL and cb == 0:
+                sum_panel(packed, pixels, columns, flags == 0, a.dbias + chunk * a.K + g * K + p * NR)
+            r = rows
+            t = 0
+            while t < T:
+                tiles(x, pixels, tap_at(v, &b, t // (v.TH * v.TW), t // v.TW % v.TH, t % v.TW),
+                      merged * channels, packed, r, p * NR, columns, flags)
+                r = r + (merged * channels + MR - 1) // MR * MR
+                t = t + merged
+        flags = ACCUMULATE
+        index = index + 1
+
+
+cdef struct SumPartialsArgs:
+    const real* partial         # IN   (count, size)
+    real* total                 # OUT  (size,)
+    Py_ssize_t count, size
+    Py_ssize_t block            # elements of one job
+
+
+cdef void sum_partials(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """total[i] = sum over s of partial[s, i], s in order.  One job is `block` elements."""
+    cdef const SumPartialsArgs* a = <const SumPartialsArgs*>args
+    cdef Py_ssize_t i = job * a.block, end = min(a.size, i + a.block), s
+    cdef vf sum
+    while i < end:
+        sum = vf_load_part(a.partial + i, end - i)
+        for s in range(1, a.count):
+            sum = vf_add(sum, vf_load_part(a.partial + s * a.size + i, end - i))
+        vf_store_part(a.total + i, sum, end - i)
+        i = i + VL
+
+
+JOBS = {
+    "weight_gradient": publish(<void*>weight_gradient, sizeof(WeightGradientArgs), (
+        "x* offset* source* D H W C OD OH OW SD SH SW TD TH TW LD LH LW "
+        "planes block_planes block_rows block_columns copy dy* dweight* dbias* K groups channel_block blocks chunks panels "
+        "at_rows at_dy at_spare at_slab")),
+    "sum_partials": publish(<void*>sum_partials, sizeof(SumPartialsArgs),
+                            "partial* total* count size block"),
+}

@@ -1,0 +1,151 @@
+# Sliding windows over (N, D, H, W, C): which pixels a block of outputs has, and a packed copy of
+# the input under them, the slab, with the border filled in.
+#
+# Output o of an axis reads the positions o * S + offset[t], t = 0 ... T - 1, of the axis with its
+# border; source[position] is the input index there, or -1 for a zero.  So every padding mode,
+# stride, dilation and kernel, and each phase of an input gradient, is the same few tables.  No
+# tables (NULL): a matrix product, whose rows are the pixels of one long axis H, each reading
+# itself.
+#
+# A block is `block_columns` outputs of one row, or `block_rows` rows of one plane (n, od), or the
+# whole of `block_planes` planes; in memory its outputs follow each other. Its slab holds, for each
+# plane and tap of axis D, the rows that its windows cover, for one block of channels:
+# [plane][TD][rows][pitch], pixels `channels` apart.  Rows are an odd number of cache lines apart,
+# so that streams down a column do not meet in one cache set.
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy, memset
+
+from cycnn.kernels.simd cimport VL, real, vf_load, vf_load_part, vf_store, vf_store_part
+
+
+cdef struct Window:
+    const real* x               # IN   (N, D, H, W, C)
+    const int64_t* offset       # IN   (TD + TH + TW,)
+    const int64_t* source       # IN   (LD + LH + LW,) or NULL
+    Py_ssize_t D, H, W, C
+    Py_ssize_t OD, OH, OW       # outputs
+    Py_ssize_t SD, SH, SW       # steps
+    Py_ssize_t TD, TH, TW       # taps
+    Py_ssize_t LD, LH, LW       # lengths of the axes with their borders
+    Py_ssize_t planes           # N * OD
+    Py_ssize_t block_planes, block_rows, block_columns
+    Py_ssize_t copy             # 0: no slab, windows read x itself (only without tables)
+
+
+cdef struct Block:
+    Py_ssize_t plane            # the first one
+    Py_ssize_t planes
+    Py_ssize_t row              # the first output row, of each plane
+    Py_ssize_t rows
+    Py_ssize_t column           # the first output of each row
+    Py_ssize_t columns
+    Py_ssize_t slab_rows        # input rows for each tap of axis D
+    Py_ssize_t slab_columns     # and their length
+    Py_ssize_t pitch            # elements from one slab row to the next
+    Py_ssize_t channels         # of the slab
+
+
+cdef inline Block block_at(const Window* v, Py_ssize_t index) noexcept nogil:
+    """Return block number `index`, without channels yet."""
+    cdef Block b
+    cdef Py_ssize_t parts = (v.OW + v.block_columns - 1) // v.block_columns
+    cdef Py_ssize_t bands = (v.OH + v.block_rows - 1) // v.block_rows
+    b.plane = index // (bands * parts) * v.block_planes
+    b.planes = min(v.block_planes, v.planes - b.plane)
+    b.row = index // parts % bands * v.block_rows
+    b.rows = min(v.block_rows, v.OH - b.row)
+    b.column = index % parts * v.block_columns
+    b.columns = min(v.block_columns, v.OW - b.column)
+    b.slab_rows = v.LH - (v.OH - b.rows) * v.SH
+    b.slab_columns = v.LW - (v.OW - b.columns) * v.SW
+    b.pitch = 0
+    b.channels = 0
+    return b
+
+
+cdef inline void set_channels(const Window* v, Block* b, Py_ssize_t channels) noexcept nogil:
+    """Lay the slab out for `channels` channels."""
+    cdef Py_ssize_t line = 64 // sizeof(real)
+    b.channels = channels
+    b.pitch = ((b.slab_columns * channels + line - 1) // line | 1) * line
+
+
+cdef inline void copy_row(
+    const real* x, const int64_t* source, Py_ssize_t count, Py_ssize_t C, Py_ssize_t channels, real* y,
+) noexcept nogil:
+    """y[i, :channels] = x[source[i], :channels], or 0 where source[i] < 0."""
+    cdef Py_ssize_t i = 0, j, run, c
+    cdef const real* p
+    while i < count:
+        run = 1
+        if source[i] < 0:
+            while i + run < count and source[i + run] < 0:
+                run = run + 1
+            memset(y + i * channels, 0, run * channels * sizeof(real))
+        else:
+            while i + run < count and source[i + run] == source[i] + run:
+                run = run + 1
+            p = x + source[i] * C
+            if channels == C:
+                memcpy(y + i * C, p, run * C * sizeof(real))
+            else:
+                for j in range(i, i + run):
+                    c = 0
+                    while c + VL <= channels:
+                        vf_store(y + j * channels + c, vf_load(p + c))
+                        c = c + VL
+                    if c < channels:
+                        vf_store_part(y + j * channels + c, vf_load_part(p + c, channels - c), channels - c)
+                    p = p + C
+        i = i + run
+
+
+cdef inline void fill_slab(const Window* v, const Block* b, Py_ssize_t channel, real* slab) noexcept nogil:
+    """Copy the channels from `channel` on of all input pixels under the block, with their border."""
+    cdef Py_ssize_t i, t, r, n, od, d, h
+    cdef const int64_t* source_h = v.source + v.LD
+    cdef const int64_t* source_w = source_h + v.LH + b.column * v.SW
+    if v.source == NULL:
+        for r in range(b.row, b.row + b.rows):
+            memcpy(slab, v.x + r * v.C + channel, b.channels * sizeof(real))
+            slab = slab + b.pitch
+        return
+    for i in range(b.plane, b.plane + b.planes):
+        n = i // v.OD
+        od = i - n * v.OD
+        for t in range(v.TD):
+            d = v.source[od * v.SD + v.offset[t]]
+            for r in range(b.slab_rows):
+                h = source_h[b.row * v.SH + r]
+                if d < 0 or h < 0:
+                    memset(slab, 0, b.slab_columns * b.channels * sizeof(real))
+                else:
+                    copy_row(v.x + ((n * v.D + d) * v.H + h) * v.W * v.C + channel, source_w,
+                             b.slab_columns, v.C, b.channels, slab)
+                slab = slab + b.pitch
+
+
+cdef inline real* window_at(
+    const Window* v, const Block* b, Py_ssize_t i, Py_ssize_t oh, Py_ssize_t ow, Py_ssize_t channel,
+    real* slab,
+) noexcept nogil:
+    """Return where the window of output (plane i of the block, oh, ow) begins."""
+    if v.copy:
+        return slab + ((i * v.TD * b.slab_rows + (oh - b.row) * v.SH) * b.pitch
+                       + (ow - b.column) * v.SW * b.channels)
+    return <real*>v.x + oh * v.C + channel
+
+
+cdef inline Py_ssize_t tap_at(
+    const Window* v, const Block* b, Py_ssize_t td, Py_ssize_t th, Py_ssize_t tw,
+) noexcept nogil:
+    """Return how far a tap lies from the beginning of its window in the slab."""
+    if not v.copy:
+        return 0
+    return ((td * b.slab_rows + v.offset[v.TD + th]) * b.pitch
+            + v.offset[v.TD + v.TH + tw] * b.channels)
+
+
+cdef inline bint rows_merge(const Window* v) noexcept nogil:
+    """Whether the taps of axis W are neighbours, so that a row of a window is one run of memory."""
+    return v.TW == 1 or (v.copy and v.offset[v.TD + v.TH + v.TW - 1] == v.TW - 1)

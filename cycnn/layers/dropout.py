@@ -1,0 +1,57 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cycnn import ops
+from cycnn._check import Array
+from cycnn.layers.base import Backward, Layer, register
+
+
+@register
+class Dropout(Layer):
+    """In training, set each value to 0 with probability `rate` and divide the rest by 1 - rate.
+
+    Srivastava et al. (2014), in the inverted form: at inference nothing is left to do, and nothing
+    is done. Each call in training draws a new mask from a stream that the build's rng fixes; the
+    mask itself is never stored, backward makes it again.
+
+    Parameters
+    ----------
+    rate : float
+        In [0, 1).
+    name : str, optional
+
+    Examples
+    --------
+    >>> y, backward = Dropout(0.5).build((4,), rng=0)(np.ones((1, 4)), training=True)
+    >>> set(y.ravel().tolist()) <= {0.0, 2.0}
+    True
+    """
+
+    def __init__(self, rate: float, *, name: str | None = None) -> None:
+        super().__init__(name=name, rate=rate)
+        if not 0 <= rate < 1:
+            raise ValueError(f"Dropout: rate must be in [0, 1), got {rate!r}")
+        self.rate = float(rate)
+
+    def seed(self, rng: np.random.Generator) -> None:
+        """Begin the stream of seeds."""
+        self._seeds = np.random.default_rng(rng.integers(2**63))
+
+    def __call__(self, x: ArrayLike, training: bool = False) -> tuple[Array, Backward]:
+        """Map x (N, ..., C) to y of the same shape; outside training y is x."""
+        x = self.check_input(x)
+        shape, dropping = x.shape, training and self.rate > 0
+        seed = int(self._seeds.integers(2**63)) if dropping else 0
+        y = ops.dropout(x, self.rate, seed) if dropping else x
+
+        def backward(dy: ArrayLike, input_gradient: bool = True) -> Array | None:
+            dy = self.check_gradient(dy, shape)
+            if not input_gradient:
+                return None
+            return ops.dropout_backward(dy, self.rate, seed) if dropping else dy
+
+        return y, backward

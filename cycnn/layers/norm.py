@@ -1,0 +1,133 @@
+"""Batch normalisation."""
+
+from __future__ import annotations
+
+from numpy.typing import ArrayLike
+
+from cycnn import ops
+from cycnn._check import Array
+from cycnn.init import ones, zeros
+from cycnn.layers.base import Backward, Layer, register
+from cycnn.layers.building import Shapes, Weight
+from cycnn.layers.parameter import Parameter
+
+
+@register
+class BatchNorm(Layer):
+    """Normalise each channel over the batch and all pixels, then scale and shift it.
+
+        y = gamma * (x - mean) / sqrt(variance + eps) + beta
+
+    Ioffe and Szegedy (2015), algorithm 1. In training, mean and (biased) variance are those of the
+    batch, and the running statistics follow them:
+
+        running = momentum * running + (1 - momentum) * batch
+
+    with the unbiased variance. Otherwise, and when frozen, the running statistics are used.
+
+    Parameters
+    ----------
+    momentum : float
+        In [0, 1]: how much of the running statistics stays at each batch.
+    eps : float
+        Above 0; keeps the division finite.
+    name : str, optional
+
+    Attributes
+    ----------
+    gamma : Parameter of shape (C,), ones
+    beta : Parameter of shape (C,), zeros
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range; in training, if there is one value per channel only.
+
+    Examples
+    --------
+    >>> norm = BatchNorm().build((8, 8, 3))
+    >>> norm.gamma.shape, sorted(norm.buffers())
+    ((3,), ['running_mean', 'running_variance'])
+    """
+
+    def __init__(
+        self, momentum: float = 0.9, eps: float = 1e-5, *, name: str | None = None
+    ) -> None:
+        super().__init__(name=name, momentum=momentum, eps=eps)
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"BatchNorm: momentum must be in [0, 1], got {momentum!r}")
+        if not 0 < eps < float("inf"):
+            raise ValueError(f"BatchNorm: eps must be a finite number above 0, got {eps!r}")
+        self.momentum = float(momentum)
+        self.eps = float(eps)
+
+    @property
+    def gamma(self) -> Parameter:
+        """Scale, a Parameter of shape (C,)."""
+        return self.parameter("gamma")
+
+    @property
+    def beta(self) -> Parameter:
+        """Shift, a Parameter of shape (C,)."""
+        return self.parameter("beta")
+
+    def weights(self, input_shape: Shapes) -> dict[str, Weight]:
+        """Ask for gamma = 1, beta = 0 and running statistics of mean 0 and variance 1."""
+        shape = input_shape[-1:]
+        return {
+            "gamma": Weight(shape, ones),
+            "beta": Weight(shape, zeros),
+            "running_mean": Weight(shape, zeros, learnt=False),
+            "running_variance": Weight(shape, ones, learnt=False),
+        }
+
+    def __call__(self, x: ArrayLike, training: bool = False) -> tuple[Array, Backward]:
+        """Map x (N, ..., C) to y of the same shape."""
+        x = self.check_input(x)
+        return self._batch(x) if training and not self.frozen else self._running(x)
+
+    def _batch(self, x: Array) -> tuple[Array, Backward]:
+        """Normalise by the statistics of the batch."""
+        gamma, beta, eps = self.gamma, self.beta, self.eps
+        count = x.size // x.shape[-1]
+        if count < 2:
+            raise ValueError(
+                "BatchNorm: training needs more than one value per channel, "
+                f"got x of shape {x.shape}"
+            )
+        y, mean, variance = ops.batch_norm(x, gamma.data, beta.data, eps)
+        self._follow("running_mean", mean)
+        self._follow("running_variance", variance * (count / (count - 1)))
+
+        def backward(dy: ArrayLike, input_gradient: bool = True) -> Array | None:
+            dy = self.check_gradient(dy, x.shape)
+            dx, dgamma, dbeta = ops.batch_norm_backward(
+                dy, x, gamma.data, mean, variance, eps, input_gradient
+            )
+            gamma.add_grad(dgamma)
+            beta.add_grad(dbeta)
+            return dx
+
+        return y, backward
+
+    def _running(self, x: Array) -> tuple[Array, Backward]:
+        """Normalise by the running statistics, which are constants to the gradient."""
+        gamma, beta, eps = self.gamma, self.beta, self.eps
+        mean, variance = self._buffers["running_mean"], self._buffers["running_variance"]
+        y = ops.batch_norm_inference(x, gamma.data, beta.data, mean, variance, eps)
+
+        def backward(dy: ArrayLike, input_gradient: bool = True) -> Array | None:
+            dy = self.check_gradient(dy, x.shape)
+            dx, dgamma, dbeta = ops.batch_norm_inference_backward(
+                dy, x, gamma.data, mean, variance, eps, input_gradient
+            )
+            gamma.add_grad(dgamma)
+            beta.add_grad(dbeta)
+            return dx
+
+        return y, backward
+
+    def _follow(self, name: str, batch: Array) -> None:
+        """Move a running statistic towards the batch's; a new array, as others may read the old."""
+        running = self._buffers[name]
+        self.set_buffer(name, self.momentum * running + (1 - self.momentum) * batch)

@@ -1,0 +1,236 @@
+"""How a convolution is cut in jobs: axis tables, pixel blocks, channel blocks, pixel classes.
+
+Everything here follows from shapes alone (never from the number of threads), so the order in which
+products are added does too.  Tables are built once per shape and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cycnn.ops.window import tap_map
+
+Ints = npt.NDArray[np.int64]
+
+# A packed panel of weights for one channel block is read once per tile and should stay in the
+# first-level cache beside the pixels; a slab, and the outputs of its block, in half of a second-
+# level cache.
+PANEL_BYTES = 40 << 10
+SLAB_BYTES = 192 << 10
+BLOCK_PIXELS = 1024
+# Enough jobs to share out evenly among many cores.
+MIN_JOBS = 32
+# The partial sums of a weight gradient may take this much, all chunks together.
+PARTIAL_BYTES = 4 << 20
+# Pixels of a block of a weight gradient: the tile over them is long enough, the panel of dy short
+# enough.
+GRADIENT_PIXELS = 256
+
+
+class Scratch:
+    """Offsets of the areas of a job's scratch memory, each on a cache line of its own."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def take(self, size: int) -> int:
+        at = self.size
+        self.size += -(-size // 64) * 64
+        return at
+
+
+class Axis(NamedTuple):
+    """One axis of a sliding window: output o, tap t reads input ``source[o * step + offset[t]]``.
+
+    `taps` names the taps of the kernel in the order of `offset`; a source of -1 is a zero.  `start`
+    and `stride` place output o at ``start + o * stride`` in the result.
+    """
+
+    size: int
+    out: int
+    step: int
+    taps: tuple[int, ...]
+    offset: tuple[int, ...]
+    source: Ints
+    start: int = 0
+    stride: int = 1
+
+    @property
+    def length(self) -> int:
+        """Positions of the axis with its border."""
+        return (self.out - 1) * self.step + self.offset[-1] + 1
+
+    @property
+    def table(self) -> Ints:
+        """The input index that each output (row) reads with each tap (column)."""
+        return self.source[np.arange(self.out)[:, None] * self.step + np.array(self.offset)]
+
+
+def forward_axis(
+    size: int, out: int, kernel: int, stride: int, dilation: int, begin: int, mode: str
+) -> Axis:
+    """Return the axis of a convolution, its border filled in by `mode`."""
+    table = tap_map(size, out, kernel, stride, dilation, begin, mode)
+    taps = tuple(range(kernel))
+    reach = (kernel - 1) * dilation + 1
+    if stride >= reach:  # windows that do not overlap: lay them side by side, without what lies between
+        return Axis(size, out, kernel, taps, taps, table.ravel())
+    source = np.full((out - 1) * stride + reach, -1, np.int64)
+    offset = np.array(taps) * dilation
+    source[np.arange(out)[:, None] * stride + offset] = table
+    return Axis(size, out, stride, taps, tuple(offset.tolist()), source)
+
+
+def input_gradient_axes(
+    size: int, out: int, kernel: int, stride: int, dilation: int, begin: int
+) -> list[Axis]:
+    """Return, for each phase of the stride, the axis on which dx is a convolution of dy.
+
+    Input i = phase + o * stride was read by output j with tap t where i = j * stride - begin + t *
+    dilation; so it gathers dy[j] * w[t] from j = o + (phase + begin - t * dilation) / stride, where
+    that is whole.
+    """
+    axes = []
+    for phase in range(min(stride, size)):
+        reads = [
+            ((phase + begin - t * dilation) // stride, t)
+            for t in range(kernel)
+            if (phase + begin - t * dilation) % stride == 0
+        ]
+        if not reads:
+            continue
+        first = min(reads)[0]
+        count = -(-(size - phase) // stride)
+        source = np.arange(count + max(reads)[0] - first, dtype=np.int64) + first
+        source[(source < 0) | (source >= out)] = -1
+        ordered = sorted(reads)
+        taps = tuple(t for _, t in ordered)
+        offset = tuple(j - first for j, _ in ordered)
+        axes.append(Axis(out, count, 1, taps, offset, source, phase, stride))
+    return axes
+
+
+def pointwise_axes(pixels: int) -> tuple[Axis, ...]:
+    """Return the axes of a matrix product over `pixels` rows."""
+    no_table = np.empty(0, np.int64)  # each row reads itself
+    one = Axis(1, 1, 1, (0,), (0,), no_table)
+    return one, Axis(pixels, pixels, 1, (0,), (0,), no_table), one
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def channel_block(channels: int, taps: int, unit: SimpleNamespace, panel: int = PANEL_BYTES) -> int:
+    """Return how many input channels to sum over at a time: few enough for the panel to stay in cache."""
+    most = max(panel // (taps * unit.NR * unit.itemsize), unit.VL)
+    blocks = -(-channels // most)
+    return min(channels, _round_up(-(-channels // blocks), unit.VL))
+
+
+class Blocks(NamedTuple):
+    """A cut of all output pixels in blocks that follow each other in memory."""
+
+    planes: int
+    rows: int
+    columns: int
+    number: int
+    pixels: int  # of the largest block
+    slab: int  # elements of its slab
+
+
+def pixel_blocks(
+    batch: int, axes: Sequence[Axis], channels: int, unit: SimpleNamespace, pixels: int
+) -> Blocks:
+    """Cut the outputs in blocks of about `pixels`, each with a slab of at most SLAB_BYTES if possible."""
+    d, h, w = axes
+    line = 64 // unit.itemsize
+
+    def slab(planes: int, rows: int, columns: int) -> int:
+        slab_rows = h.length - (h.out - rows) * h.step
+        slab_columns = w.length - (w.out - columns) * w.step
+        pitch = (_round_up(slab_columns * channels, line) // line | 1) * line
+        return planes * len(d.taps) * slab_rows * pitch
+
+    def even(total: int, most: int) -> int:
+        return -(-total // -(-total // max(1, min(most, total))))
+
+    most = SLAB_BYTES // unit.itemsize
+    planes = rows = 1
+    columns = w.out
+    total = batch * d.out
+    if columns > pixels or slab(1, 1, columns) > most:
+        while columns > unit.MR and (columns > pixels or slab(1, 1, columns) > most):
+            columns = even(w.out, columns // 2)
+    else:
+        rows = even(h.out, pixels // columns)
+        while rows > 1 and slab(1, rows, columns) > most:
+            rows = even(h.out, rows - max(1, rows // 8))
+        if rows == h.out:
+            planes = even(total, pixels // (rows * columns))
+            while planes > 1 and slab(planes, rows, columns) > most:
+                planes = even(total, planes - max(1, planes // 8))
+    count = -(-total // planes) * -(-h.out // rows) * -(-w.out // columns)
+    return Blocks(
+        planes, rows, columns, count, planes * rows * columns, slab(planes, rows, columns)
+    )
+
+
+class Classes(NamedTuple):
+    """Pixels of a plane grouped by the taps that read a pixel rather than a zero of the border."""
+
+    pixels: Ints
+    start: Ints
+    taps: Ints
+    tap_start: Ints
+    cost: float  # tile rows times taps for one block
+
+
+def pixel_classes(axes: Sequence[Axis], planes: int, unit: SimpleNamespace) -> Classes | None:
+    """Return the classes of a 2-D plane, or None if all pixels have all taps."""
+    d, h, w = axes
+    if d.out != 1 or len(d.taps) != 1 or (h.source.min() >= 0 and w.source.min() >= 0):
+        return None
+    inside_h, inside_w = h.table >= 0, w.table >= 0
+    groups: dict[bytes, tuple[list[int], list[int]]] = {}
+    for oh in range(h.out):
+        for ow in range(w.out):
+            mask = inside_h[oh][:, None] & inside_w[ow][None, :]
+            taps = np.flatnonzero(mask).tolist()
+            groups.setdefault(mask.tobytes(), ([], taps))[0].append(oh * w.out + ow)
+    third = unit.MR // 3
+    cost = sum(_round_up(len(p) * planes, third) * len(t) for p, t in groups.values())
+
+    def packed(lists: list[list[int]]) -> tuple[Ints, Ints]:
+        starts = np.cumsum([0] + [len(items) for items in lists])
+        return np.array([i for items in lists for i in items], np.int64), starts.astype(np.int64)
+
+    pixels, start = packed([p for p, _ in groups.values()])
+    taps, tap_start = packed([t for _, t in groups.values()])
+    return Classes(pixels, start, taps, tap_start, cost)
+
+
+def window_slots(batch: int, axes: Sequence[Axis], blocks: Blocks, channels: int) -> dict[str, Any]:
+    """Return the slots of kernels/window.pxd's Window, all but x and copy."""
+    source = np.concatenate([axis.source for axis in axes])
+    slots: dict[str, Any] = {
+        "offset": np.array([o for axis in axes for o in axis.offset], np.int64),
+        "source": source if source.size else None,
+        "C": channels,
+        "planes": batch * axes[0].out,
+        "block_planes": blocks.planes,
+        "block_rows": blocks.rows,
+        "block_columns": blocks.columns,
+    }
+    for letter, axis in zip("DHW", axes, strict=True):
+        slots[letter] = axis.size
+        slots[f"O{letter}"] = axis.out
+        slots[f"S{letter}"] = axis.step
+        slots[f"T{letter}"] = len(axis.taps)
+        slots[f"L{letter}"] = axis.length
+    return slots

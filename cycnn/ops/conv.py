@@ -1,0 +1,374 @@
+"""Convolution in 1, 2 or 3 spatial axes, channels last.
+
+    y[n, o, k] = bias[k] + sum over taps t and channels c of x[n, o * stride + t * dilation - begin,
+    c] * weight[t, c, k]
+
+(cross-correlation, as in every deep-learning library).  With groups, kernel k sees the channels of
+its own group only.  The two gradients follow by the chain rule from this one formula:
+
+    dx[n, i, c]      = sum over the o and t that read i of dy[n, o, k] * weight[t, c, k]
+    dweight[t, c, k] = sum over n, o of x[n, o * stride + t * dilation - begin, c] * dy[n, o, k]
+    dbias[k]         = sum over n, o of dy[n, o, k]
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cycnn._check import Array, per_axis
+from cycnn.engine import Bound, Plan, empty, kernels, zeros
+from cycnn.ops import blocking, depthwise
+from cycnn.ops.blocking import Axis, Scratch
+from cycnn.ops.partials import add_partials
+from cycnn.ops.window import tap_map
+from cycnn.ops.problem import (
+    Problem, conv_output_shape, forward_axes, input_gradient_axes, every_phase_has_taps, resolve,
+)  # fmt: skip
+
+__all__ = ["conv", "conv_backward_input", "conv_backward_weight", "conv_output_shape"]
+
+ACTIVATIONS = {None: 0, "relu": 2}  # flags of kernels/tile.pxd
+
+
+# The sum over taps and channels, as a plan step
+# ------------------------------------------------------
+
+
+class _Sum(NamedTuple):
+    """One run of the conv kernel and the packing of its weights, all but the arrays."""
+
+    conv: Bound
+    pack: Bound
+    packed_size: int
+
+
+def _sum(
+    p: Problem, batch: int, axes: Sequence[Axis], result: Sequence[int], channels: int, filters: int,
+    tap: Sequence[int], strides: dict[str, int], pointwise: bool, unit: SimpleNamespace,
+) -> _Sum:  # fmt: skip
+    """Cut one convolution sum, over `channels` inputs to `filters` outputs, in jobs."""
+    group_c, group_k = channels // p.groups, filters // p.groups
+    taps = len(tap)
+    block = blocking.channel_block(group_c, taps, unit)
+    blocks = blocking.pixel_blocks(batch, axes, block, unit, blocking.BLOCK_PIXELS)
+    classes = None
+    if not pointwise and block >= unit.VL and blocks.pixels == blocks.planes * axes[1].out * axes[2].out:
+        classes = blocking.pixel_classes(axes, blocks.planes, unit)
+        if classes and classes.cost > 0.9 * taps * blocks.pixels:
+            classes = None
+    panels = -(-group_k // unit.NR)
+    splits = min(panels, -(-blocking.MIN_JOBS // (p.groups * blocks.number)))
+    per_job = -(-panels // splits)
+    splits = -(-panels // per_job)
+    count = len(classes.start) - 1 if classes else 0
+    listed = blocks.pixels + unit.MR * max(1, count)
+    scratch = Scratch()
+    scratch.take(8 * listed)
+    at_y = scratch.take(8 * listed)
+    at_classes = scratch.take(48 * max(1, count))
+    at_taps = scratch.take(16 * (len(classes.taps) if classes else taps))
+    at_bias = scratch.take(unit.NR * unit.itemsize)
+    at_spare = scratch.take((group_k + unit.NR) * unit.itemsize)
+    at_slab = scratch.take(0 if pointwise else blocks.slab * unit.itemsize)
+    conv = blocking.window_slots(batch, axes, blocks, channels)
+    conv |= {
+        "copy": not pointwise, "K": filters, "groups": p.groups, "channel_block": block,
+        "blocks": blocks.number, "panels": per_job, "classes": count,
+        "class_pixels": classes and classes.pixels, "class_start": classes and classes.start,
+        "class_taps": classes and classes.taps, "class_tap_start": classes and classes.tap_start,
+        "at_y": at_y, "at_classes": at_classes, "at_taps": at_taps, "at_bias": at_bias,
+        "at_spare": at_spare, "at_slab": at_slab, "scratch": scratch.size,
+        "work": 2.0 * batch * math.prod(a.out for a in axes) * taps * group_c * filters,
+    }  # fmt: skip
+    for letter, axis, extent in zip("DHW", axes, result, strict=True):
+        conv |= {f"Y{letter}": extent, f"U{letter}": axis.start, f"V{letter}": axis.stride}
+    pack = {
+        "tap": np.array(tap, np.int64), "T": taps, "C": group_c, "K": group_k, "channel_block": block,
+        "work": float(taps * group_c * filters), **strides,
+    }  # fmt: skip
+    channel_blocks = -(-group_c // block)
+    return _Sum(
+        unit.conv.bind(p.groups * blocks.number * splits, **conv),
+        unit.pack.bind(p.groups * channel_blocks * panels, **pack),
+        taps * channels * panels * unit.NR,
+    )
+
+
+def _run_sums(
+    sums: Sequence[_Sum], x: Array, weight: Array, bias: Array | None, y: Array, flags: int
+) -> None:
+    """Pack the weights of all sums, then run all sums, side by side."""
+    packed = [empty((s.packed_size,), x.dtype) for s in sums]
+    plan = Plan()
+    for i, s in enumerate(sums):
+        plan.append(s.pack, w=weight, packed=packed[i], beside=i > 0)
+    for i, s in enumerate(sums):
+        plan.append(s.conv, x=x, w=packed[i], bias=bias, y=y, flags=flags, beside=i > 0)
+    plan.run()
+
+
+@lru_cache(maxsize=512)
+def _forward(p: Problem) -> _Sum:
+    unit = kernels(p.dtype)
+    strides = {
+        "ST": p.channels // p.groups * p.filters, "SC": p.filters, "SK": 1,
+        "SG": p.filters // p.groups,
+    }  # fmt: skip
+    if p.pointwise:
+        pixels = p.batch * math.prod(p.out)
+        axes: Sequence[Axis] = blocking.pointwise_axes(pixels)
+        return _sum(p, 1, axes, (1, pixels, 1), p.channels, p.filters, [0], strides, True, unit)
+    return _sum(
+        p, p.batch, forward_axes(p), p.out, p.channels, p.filters, range(p.taps), strides, False, unit
+    )
+
+
+@lru_cache(maxsize=512)
+def _input_gradient(p: Problem) -> tuple[_Sum, ...]:
+    """Return a sum for each phase of the stride; inputs of a phase without taps have no gradient."""
+    unit = kernels(p.dtype)
+    strides = {
+        "ST": p.channels // p.groups * p.filters, "SC": 1, "SK": p.filters,
+        "SG": p.filters // p.groups,
+    }  # fmt: skip
+    if p.pointwise:
+        pixels = p.batch * math.prod(p.out)
+        axes = blocking.pointwise_axes(pixels)
+        args = p, 1, axes, (1, pixels, 1), p.filters, p.channels, [0], strides, True, unit
+        return (_sum(*args),)
+    return tuple(
+        _sum(p, p.batch, axes, p.size, p.filters, p.channels, taps, strides, False, unit)
+        for axes, taps in input_gradient_axes(p)
+    )
+
+
+class _WeightSum(NamedTuple):
+    """The weight gradient kernel, all but the arrays, and how many partial sums it makes."""
+
+    sum: Bound
+    chunks: int
+
+
+@lru_cache(maxsize=512)
+def _weight_gradient(p: Problem) -> _WeightSum:
+    unit = kernels(p.dtype)
+    if p.pointwise:
+        batch, axes = 1, blocking.pointwise_axes(p.batch * math.prod(p.out))
+    else:
+        batch, axes = p.batch, forward_axes(p)
+    group_c, group_k = p.channels // p.groups, p.filters // p.groups
+    block = blocking.channel_block(group_c, 1, unit, 64 * unit.NR * unit.itemsize)
+    blocks = blocking.pixel_blocks(batch, axes, block, unit, blocking.GRADIENT_PIXELS)
+    panels = -(-group_k // unit.NR)
+    channel_blocks = -(-group_c // block)
+    size = p.taps * group_c * p.filters * unit.itemsize
+    parts = channel_blocks * p.groups
+    chunks = max(1, min(-(-blocking.MIN_JOBS // parts), blocks.number, blocking.PARTIAL_BYTES // size))
+    splits = min(panels, -(-blocking.MIN_JOBS // (parts * chunks)))
+    per_job = -(-panels // splits)
+    splits = -(-panels // per_job)
+    scratch = Scratch()
+    scratch.take(8 * blocks.pixels)
+    at_rows = scratch.take(8 * p.taps * (block + unit.MR))
+    at_dy = scratch.take(blocks.pixels * unit.NR * unit.itemsize)
+    at_spare = scratch.take((group_k + unit.NR) * unit.itemsize)
+    at_slab = scratch.take((blocks.slab + unit.MR) * unit.itemsize)
+    slots = blocking.window_slots(batch, axes, blocks, p.channels)
+    slots |= {
+        "copy": True, "K": p.filters, "groups": p.groups, "channel_block": block,
+        "blocks": blocks.number, "chunks": chunks, "panels": per_job, "at_rows": at_rows,
+        "at_dy": at_dy, "at_spare": at_spare, "at_slab": at_slab, "scratch": scratch.size,
+        "work": p.work,
+    }  # fmt: skip
+    jobs = chunks * channel_blocks * p.groups * splits
+    return _WeightSum(unit.weight_gradient.bind(jobs, **slots), chunks)
+
+
+# The three directions
+# --------------------------------------------------------------------------------
+
+
+def conv(
+    x: Array,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    stride: Any = 1,
+    padding: Any = "valid",
+    padding_mode: str = "zeros",
+    dilation: Any = 1,
+    groups: int = 1,
+    activation: str | None = None,
+) -> Array:
+    """Convolve `x` with `weight`.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, L, C), (N, H, W, C) or (N, D, H, W, C)
+        C-contiguous, float32 or float64.
+    weight : ndarray of shape (kernel..., C / groups, K)
+        Of x's dtype.
+    bias : ndarray of shape (K,), optional
+    stride, dilation : int or one int per spatial axis
+    padding : "valid", "same", "causal", int or a (begin, end) pair per spatial axis
+        "same" gives ceil(size / stride) outputs, an odd extra pixel at the end.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+    groups : int
+        Groups of channels, each with its own K / groups kernels.
+    activation : {None, "relu"}
+        Applied to y while it is still in registers.
+
+    Returns
+    -------
+    y : ndarray of shape (N, outputs..., K)
+
+    Raises
+    ------
+    ValueError
+        If a shape or an argument does not fit; the message names it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> conv(np.ones((1, 3, 3, 1)), np.ones((2, 2, 1, 1)))[0, :, :, 0]
+    array([[4., 4.],
+           [4., 4.]])
+    """
+    p = resolve(
+        x.shape, weight.shape[:-2], weight.shape, x.dtype, stride, padding, padding_mode, dilation, groups
+    )
+    if bias is not None and bias.shape != (p.filters,):
+        raise ValueError(f"conv: bias must have shape ({p.filters},), got {bias.shape}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"conv: activation must be one of {tuple(ACTIVATIONS)}, got {activation!r}")
+    y = empty((p.batch, *p.out[3 - p.axes :], p.filters), x.dtype)
+    if p.batch == 0:
+        return y
+    if p.depthwise:
+        depthwise.forward(p, x, weight, bias, y, ACTIVATIONS[activation])
+        return y
+    _run_sums([_forward(p)], x, weight, bias, y, ACTIVATIONS[activation])
+    return y
+
+
+def _check_dy(p: Problem, dy: Array) -> None:
+    shape = (p.batch, *p.out[3 - p.axes :], p.filters)
+    if dy.shape != shape:
+        raise ValueError(f"conv: dy must have y's shape {shape}, got {dy.shape}")
+
+
+def conv_backward_input(
+    dy: Array,
+    weight: Array,
+    x_shape: Sequence[int],
+    *,
+    stride: Any = 1,
+    padding: Any = "valid",
+    padding_mode: str = "zeros",
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Array:
+    """Return dx, the gradient of ``sum(dy * conv(x, weight))`` with respect to x, of shape `x_shape`.
+
+    Arguments are those of `conv`; errors likewise.  For a stride s, each of the s phases of the
+    input pixels sees its own taps, so dx is s convolutions of dy with stride 1 (s per axis).
+    """
+    x_shape = tuple(x_shape)
+    p = resolve(
+        x_shape, weight.shape[:-2], weight.shape, dy.dtype, stride, padding, padding_mode, dilation, groups
+    )
+    _check_dy(p, dy)
+    if p.mode != "zeros" and any(map(any, p.padding)):
+        return _unpad(_padded_input_gradient(p, dy, weight), p).reshape(x_shape)
+    if p.batch == 0:
+        return empty(x_shape, dy.dtype)
+    dx = (empty if every_phase_has_taps(p) else zeros)(x_shape, dy.dtype)
+    if p.depthwise:
+        depthwise.backward_input(p, dy, weight, dx)
+        return dx
+    _run_sums(_input_gradient(p), dy, weight, None, dx, 0)
+    return dx
+
+
+def _padded_input_gradient(p: Problem, dy: Array, weight: Array) -> Array:
+    """Return the gradient with respect to x with its border, as if the border were part of x."""
+    padded = tuple(n + sum(pair) for n, pair in zip(p.size, p.padding, strict=True))[3 - p.axes :]
+    tail = slice(3 - p.axes, None)
+    return conv_backward_input(
+        dy, weight, (p.batch, *padded, p.channels), stride=p.stride[tail], dilation=p.dilation[tail],
+        groups=p.groups,
+    )  # fmt: skip
+
+
+def _unpad(dx: Array, p: Problem) -> Array:
+    """Add the gradient of each border pixel to that of the pixel it repeats, one axis after the other."""
+    for axis, (size, (begin, end)) in enumerate(
+        zip(p.size[3 - p.axes :], p.padding[3 - p.axes :], strict=True), start=1
+    ):
+        if begin == end == 0:
+            continue
+        source = tap_map(size, size + begin + end, 1, 1, 1, begin, p.mode)[:, 0]
+        moved = np.moveaxis(dx, axis, 0)
+        inner = empty((size, *moved.shape[1:]), dx.dtype)
+        inner[...] = moved[begin : begin + size]
+        for position in itertools.chain(range(begin), range(begin + size, size + begin + end)):
+            inner[source[position]] += moved[position]
+        dx = np.moveaxis(inner, 0, axis)
+    result = empty(dx.shape, dx.dtype)
+    result[...] = dx
+    return result
+
+
+def conv_backward_weight(
+    dy: Array,
+    x: Array,
+    kernel_size: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = "valid",
+    padding_mode: str = "zeros",
+    dilation: Any = 1,
+    groups: int = 1,
+    bias: bool = True,
+) -> tuple[Array, Array | None]:
+    """Return dweight of shape (kernel..., C / groups, K) and dbias of shape (K,), None without `bias`.
+
+    Arguments are those of `conv`; errors likewise.
+    """
+    axes = x.ndim - 2
+    kernel = per_axis(kernel_size, axes, "conv: kernel_size") if axes > 0 else ()
+    filters = dy.shape[-1] if dy.ndim else 0
+    channels = x.shape[-1] // groups if groups else 0
+    p = resolve(
+        x.shape, kernel, (*kernel, channels, filters), x.dtype, stride, padding, padding_mode,
+        dilation, groups,
+    )  # fmt: skip
+    _check_dy(p, dy)
+    shape = (*kernel, channels, filters)
+    if p.batch == 0:
+        return zeros(shape, x.dtype), zeros((filters,), x.dtype) if bias else None
+    dweight = empty(shape, x.dtype)
+    dbias = empty((filters,), x.dtype) if bias else None
+    if p.depthwise:
+        depthwise.backward_weight(p, dy, x, dweight, dbias)
+        return dweight, dbias
+    s = _weight_gradient(p)
+    plan = Plan()
+    if s.chunks == 1:
+        plan.append(s.sum, x=x, dy=dy, dweight=dweight, dbias=dbias)
+    else:
+        partial = empty((s.chunks, dweight.size), x.dtype)
+        partial_bias = empty((s.chunks, filters), x.dtype) if bias else None
+        plan.append(s.sum, x=x, dy=dy, dweight=partial, dbias=partial_bias)
+        add_partials(plan, partial, dweight)
+        if partial_bias is not None and dbias is not None:
+            add_partials(plan, partial_bias, dbias)
+    plan.run()
+    return dweight, dbias

@@ -1,0 +1,278 @@
+"""Batch normalisation."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from cycnn import engine
+from cycnn._check import Array, as_input
+from cycnn.ops.elementwise import same_shape
+
+_NAME = "BatchNorm"
+_PART = 1 << 14  # elements of a job, about: its rows stay in the second-level cache
+_CHANNELS = 64  # channels of a job that merges the jobs before it
+
+
+def _rows(x: Array) -> tuple[dict[str, int], int]:
+    """Return how the kernels cut up x (see kernels/norm.pyx: Rows), and the number of jobs."""
+    lanes: int = engine.kernels(x.dtype).VL
+    C, group = x.shape[-1], 1
+    if 4 * lanes > C:  # full vectors, and at least four of them
+        group = lanes // math.gcd(C, lanes)
+        group *= -(-4 * lanes // (group * C))
+    grouped, loose = divmod(x.size // C, group)
+    chunk = min(max(_PART // (group * C), 32), 256)
+    rows = {"grouped": grouped, "loose": loose, "period": group * C, "C": C, "chunk": chunk}
+    return rows, -(-grouped // chunk) + (loose > 0)
+
+
+def _check_input(x: Array, least: int) -> None:
+    """Require at least `least` values per channel."""
+    if x.ndim < 2:
+        raise ValueError(f"{_NAME}: x must have at least 2 axes, (N, ..., C), got shape {x.shape}")
+    if x.shape[-1] < 1:
+        raise ValueError(f"{_NAME}: x must have at least one channel, got shape {x.shape}")
+    if x.size // x.shape[-1] < least:
+        raise ValueError(
+            f"{_NAME}: training needs at least {least} values per channel, got shape {x.shape}"
+        )
+
+
+def _per_channel(array: Any, x: Array, dtype: Any, argument: str) -> Array:
+    """Return `array` as `dtype`, one value for each channel of x."""
+    values = as_input(array, dtype, f"{_NAME}: {argument}")
+    if values.shape != x.shape[-1:]:
+        raise ValueError(f"{_NAME}: {argument} must have shape {x.shape[-1:]}, got {values.shape}")
+    return values
+
+
+def _merge_jobs(channels: int) -> int:
+    return -(-channels // _CHANNELS)
+
+
+def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
+    """Normalise each channel by its own statistics, as in training.
+
+    y = gamma (x - mean) / sqrt(variance + eps) + beta, with the mean and the biased variance over
+    all axes but the last.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, ..., C)
+    gamma, beta : ndarray of shape (C,)
+    eps : float
+
+    Returns
+    -------
+    y : ndarray of the shape of x
+    mean, variance : ndarray of float64 of shape (C,)
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong or there are fewer than two values per channel.
+
+    References
+    ----------
+    Ioffe and Szegedy (2015), algorithm 1.
+    """
+    _check_input(x, 2)
+    gamma = _per_channel(gamma, x, x.dtype, "gamma")
+    beta = _per_channel(beta, x, x.dtype, "beta")
+    rows, jobs = _rows(x)
+    C, period = rows["C"], rows["period"]
+    y = engine.empty(x.shape, x.dtype)
+    mean, variance = engine.empty((C,), np.float64), engine.empty((C,), np.float64)
+    partial = engine.empty((jobs, 2, period), np.float64)
+    table = engine.empty((3, period), x.dtype)
+    kernels = engine.kernels(x.dtype)
+    plan = engine.Plan()
+    plan.add(
+        kernels.batch_norm_statistics, jobs, x=x, dy=None, mean=None, partial=partial, **rows,
+        scratch=3 * (period + kernels.VL) * x.itemsize, work=2 * x.nbytes,
+    )  # fmt: skip
+    plan.add(
+        kernels.batch_norm_merge, _merge_jobs(C), partial=partial, gamma=gamma, beta=beta,
+        mean=mean, variance=variance, table=table, parts=jobs, channels=_CHANNELS, eps=float(eps),
+        **rows, work=partial.nbytes,
+    )  # fmt: skip
+    plan.add(
+        kernels.batch_norm_apply, jobs, x=x, dy=None, table=table, y=y, **rows, work=2 * x.nbytes
+    )
+    plan.run()
+    return y, mean, variance
+
+
+def _backward_sums(
+    plan: engine.Plan, dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """Add the steps that sum up dgamma and dbeta; return them and the table of dx's factors."""
+    rows, jobs = _rows(x)
+    C, period = rows["C"], rows["period"]
+    dgamma, dbeta = engine.empty((C,), x.dtype), engine.empty((C,), x.dtype)
+    partial = engine.empty((jobs, 2, period), np.float64)
+    table = engine.empty((4, period), x.dtype)
+    kernels = engine.kernels(x.dtype)
+    plan.add(
+        kernels.batch_norm_backward_sums, jobs, x=x, dy=dy,
+        mean=np.tile(mean.astype(x.dtype), period // C), partial=partial, **rows,
+        scratch=2 * (period + kernels.VL) * x.itemsize, work=2 * x.nbytes,
+    )  # fmt: skip
+    plan.add(
+        kernels.batch_norm_backward_merge, _merge_jobs(C), partial=partial, gamma=gamma, mean=mean,
+        variance=variance, dgamma=dgamma, dbeta=dbeta, table=table,
+        sums=engine.empty((2, C), np.float64), parts=jobs, channels=_CHANNELS, eps=float(eps),
+        **rows, work=partial.nbytes,
+    )  # fmt: skip
+    return dgamma, dbeta, table
+
+
+def batch_norm_backward(
+    dy: Array,
+    x: Array,
+    gamma: Array,
+    mean: Array,
+    variance: Array,
+    eps: float,
+    input_gradient: bool = True,
+) -> tuple[Array | None, Array, Array]:
+    """Return the gradients of `batch_norm`.
+
+    With xhat = (x - mean) / sqrt(variance + eps) and M values per channel: dbeta = sum dy,
+    dgamma = sum dy xhat, dx = gamma / sqrt(variance + eps) (dy - dbeta / M - xhat dgamma / M).
+
+    Parameters
+    ----------
+    dy, x : ndarray of shape (N, ..., C)
+    gamma : ndarray of shape (C,)
+    mean, variance : ndarray of float64 of shape (C,)
+        As `batch_norm` returned them.
+    eps : float
+    input_gradient : bool
+        False leaves dx out.
+
+    Returns
+    -------
+    dx : ndarray of the shape of x, or None
+    dgamma, dbeta : ndarray of shape (C,)
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong.
+
+    References
+    ----------
+    Ioffe and Szegedy (2015), section 3.
+    """
+    _check_input(x, 1)
+    dy = same_shape(dy, x, "dy", _NAME)
+    gamma = _per_channel(gamma, x, x.dtype, "gamma")
+    mean = _per_channel(mean, x, np.float64, "mean")
+    variance = _per_channel(variance, x, np.float64, "variance")
+    plan = engine.Plan()
+    dgamma, dbeta, table = _backward_sums(plan, dy, x, gamma, mean, variance, eps)
+    dx = None
+    if input_gradient:
+        rows, jobs = _rows(x)
+        dx = engine.empty(x.shape, x.dtype)
+        plan.add(
+            engine.kernels(x.dtype).batch_norm_backward_input, jobs, x=x, dy=dy, table=table, y=dx,
+            **rows, work=3 * x.nbytes,
+        )  # fmt: skip
+    plan.run()
+    return dx, dgamma, dbeta
+
+
+def _apply(plan: engine.Plan, x: Array, mean: Array, scale: Array, shift: Array) -> Array:
+    """Add the step y = (x - mean) scale + shift, each of them one value per channel; return y."""
+    rows, jobs = _rows(x)
+    shift = shift + (mean.astype(x.dtype) - mean) * scale  # what rounding the mean takes from x - mean
+    table = np.tile(np.array([mean, scale, shift], x.dtype), rows["period"] // rows["C"])
+    y = engine.empty(x.shape, x.dtype)
+    plan.add(
+        engine.kernels(x.dtype).batch_norm_apply, jobs, x=x, dy=None, table=table, y=y, **rows,
+        work=2 * x.nbytes,
+    )  # fmt: skip
+    return y
+
+
+def batch_norm_inference(
+    x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, eps: float
+) -> Array:
+    """Normalise by given statistics: y = gamma (x - mean) / sqrt(variance + eps) + beta.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, ..., C)
+    gamma, beta, mean, variance : ndarray of shape (C,)
+    eps : float
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong.
+
+    References
+    ----------
+    Ioffe and Szegedy (2015), algorithm 2, step 11.
+    """
+    _check_input(x, 0)
+    gamma = _per_channel(gamma, x, np.float64, "gamma")
+    beta = _per_channel(beta, x, np.float64, "beta")
+    mean = _per_channel(mean, x, np.float64, "mean")
+    variance = _per_channel(variance, x, np.float64, "variance")
+    plan = engine.Plan()
+    y = _apply(plan, x, mean, gamma / np.sqrt(variance + eps), beta)
+    plan.run()
+    return y
+
+
+def batch_norm_inference_backward(
+    dy: Array,
+    x: Array,
+    gamma: Array,
+    mean: Array,
+    variance: Array,
+    eps: float,
+    input_gradient: bool = True,
+) -> tuple[Array | None, Array, Array]:
+    """Return the gradients of `batch_norm_inference`, whose statistics are constants.
+
+    dx = gamma / sqrt(variance + eps) dy, dgamma = sum dy (x - mean) / sqrt(variance + eps),
+    dbeta = sum dy.
+
+    Parameters
+    ----------
+    dy, x : ndarray of shape (N, ..., C)
+    gamma, mean, variance : ndarray of shape (C,)
+    eps : float
+    input_gradient : bool
+        False leaves dx out.
+
+    Returns
+    -------
+    dx : ndarray of the shape of x, or None
+    dgamma, dbeta : ndarray of shape (C,)
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong.
+    """
+    _check_input(x, 0)
+    dy = same_shape(dy, x, "dy", _NAME)
+    gamma = _per_channel(gamma, x, x.dtype, "gamma")
+    mean = _per_channel(mean, x, np.float64, "mean")
+    variance = _per_channel(variance, x, np.float64, "variance")
+    plan = engine.Plan()
+    dgamma, dbeta, _ = _backward_sums(plan, dy, x, gamma, mean, variance, eps)
+    dx = None
+    if input_gradient:
+        zeros = np.zeros_like(mean)
+        dx = _apply(plan, dy, zeros, gamma / np.sqrt(variance + eps), zeros)
+    plan.run()
+    return dx, dgamma, dbeta

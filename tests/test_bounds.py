@@ -1,0 +1,111 @@
+"""No kernel touches a byte beyond its arrays: each of these ends, or begins, at a page that faults.
+
+The run is a process of its own, which such an access kills.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from .helpers import run_python
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses mprotect")
+
+CODE = """
+import ctypes, mmap, sys
+import numpy as np
+import cycnn
+from cycnn import engine, ops
+
+PAGE, AT_END = mmap.PAGESIZE, DIRECTION == "end"
+protect = ctypes.CDLL(None, use_errno=True).mprotect
+protect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+
+def guarded(shape, dtype):
+    # An array with a forbidden page right behind it, or right before it.
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    room = -(-size // PAGE) * PAGE
+    pages = mmap.mmap(-1, room + 2 * PAGE)
+    view = np.frombuffer(pages, np.uint8)
+    start = view.ctypes.data
+    for forbidden in (start, start + PAGE + room):
+        assert protect(forbidden, PAGE, 0) == 0
+    first = PAGE + room - size if AT_END else PAGE
+    return view[first : first + size].view(dtype).reshape(shape)
+
+def zeros(shape, dtype):
+    return guarded(shape, dtype)           # fresh pages hold zeros
+
+traps = (engine.empty, guarded), (engine.zeros, zeros)
+for name, module in list(sys.modules.items()):
+    if name.startswith("cycnn."):
+        for function, trap in traps:
+            for attribute in [a for a, value in vars(module).items() if value is function]:
+                setattr(module, attribute, trap)
+assert ops.conv.__globals__["empty"] is guarded
+
+def draw(*shape):
+    array = guarded(shape, dtype)
+    array[...] = rng.standard_normal(shape)
+    return array
+
+rng = np.random.default_rng(0)
+for dtype in ("float32", "float64"):
+    for x_shape, kernel, K, options in [
+        ((2, 7, 6, 5), (3, 3), 13, {"padding": 1}), ((1, 5, 4, 70), (3, 3), 37, {}),
+        ((2, 5, 6, 3), (5, 5), 33, {"stride": 2, "padding": 2}), ((3, 3, 3, 19), (1, 1), 21, {}),
+        ((2, 9, 3), (4,), 7, {"dilation": 2}), ((1, 3, 4, 5, 2), (2, 2, 2), 3, {"stride": 2}),
+        ((2, 6, 5, 12), (3, 3), 6, {"groups": 3, "padding": 1, "padding_mode": "circular"}),
+        ((2, 6, 5, 21), (3, 3), 21, {"groups": 21, "padding": 1}),
+        ((1, 6, 5, 5), (3, 2), 15, {"groups": 5, "stride": 2}),
+        ((13, 2, 2, 40), (3, 3), 9, {"padding": 1}),
+    ]:
+        x, weight = draw(*x_shape), draw(*kernel, x_shape[-1] // options.get("groups", 1), K)
+        y = ops.conv(x, weight, draw(K), activation="relu", **options)
+        ops.conv_backward_input(draw(*y.shape), weight, x_shape, **options)
+        ops.conv_backward_weight(draw(*y.shape), x, kernel, **options)
+    for N, C, K in [(1, 1, 1), (3, 5, 7), (13, 70, 37), (2, 129, 10)]:
+        x, weight = draw(N, C), draw(C, K)
+        ops.dense(x, weight, draw(K))
+        ops.dense_backward_input(draw(N, K), weight)
+        ops.dense_backward_weight(draw(N, K), x)
+    for x_shape in [(2, 7, 6, 5), (1, 5, 4, 37), (2, 9, 3), (1, 4, 5, 4, 2), (1, 3, 3, 1)]:
+        x = draw(*x_shape)
+        y, offset = ops.max_pool(x, 3, stride=2, padding=1)
+        ops.max_pool_backward(draw(*y.shape), offset, x_shape, 3, stride=2, padding=1)
+        y = ops.avg_pool(x, 2, stride=1)
+        ops.avg_pool_backward(draw(*y.shape), x_shape, 2, stride=1)
+        C = x_shape[-1]
+        ops.global_avg_pool(x)
+        ops.global_avg_pool_backward(draw(x_shape[0], C), x_shape)
+        gamma, beta = draw(C), draw(C)
+        y, mean, variance = ops.batch_norm(x, gamma, beta, 1e-5)
+        ops.batch_norm_backward(draw(*x_shape), x, gamma, mean, variance, 1e-5)
+        ops.batch_norm_inference(x, gamma, beta, mean, variance, 1e-5)
+        ops.batch_norm_inference_backward(draw(*x_shape), x, gamma, mean, variance, 1e-5, True)
+        ops.relu_backward(draw(*x_shape), ops.relu(x))
+        ops.add([x, draw(*x_shape), draw(*x_shape)], [1.0, 2.0, 3.0])
+        ops.split(ops.concat([x, x], -1), (C, C), -1)
+        ops.dropout_backward(ops.dropout(x, 0.5, 3), 0.5, 3)
+        ops.scale(x, 0.5)
+        data, grad, m, v = (draw(*x_shape) for _ in range(4))
+        v[...] = 1
+        ops.sgd_update(data, grad, m, 0.1, 0.9, True, 0.1)
+        ops.adam_update(data, grad, m, v, 1, 0.1, 0.9, 0.99, 1e-8, 0.1)
+    for N, K in [(1, 1), (3, 5), (13, 37)]:
+        ops.softmax_cross_entropy(draw(N, K), rng.integers(0, K, N), np.ones(N))
+"""
+
+
+@pytest.mark.parametrize("direction", ["end", "begin"])
+def test_kernels_keep_within_their_arrays(direction):
+    run_python(CODE.replace("DIRECTION", repr(direction)))
+
+
+def test_the_trap_works():
+    code = CODE.partition("rng =")[0].replace("DIRECTION", "'end'") + """
+ctypes.memset(guarded((5,), "float32").ctypes.data, 0, 21)
+"""  # fmt: skip
+    assert run_python(code, check=False).returncode != 0

@@ -1,0 +1,98 @@
+"""The machine code of the micro-kernels: accumulators and pointers stay in registers."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import cycnn
+
+KERNELS = Path(cycnn.__file__).parent / "kernels"
+MODULES = sorted(
+    path
+    for target in ("avx2", "avx512")
+    for module in ("conv", "weight_gradient")
+    for path in KERNELS.glob(f"{target}_f*/{module}.*.so")
+)
+TILE = 12  # vectors: 6 pixels x 2 with AVX2; AVX-512 has twice as many
+FMA = re.compile(r"vfn?m(add|sub)\d+[ps][sd]\b")
+JUMP = re.compile(r"j\w+\s+([0-9a-f]+)\b")
+STACK = re.compile(r"\(%rsp\b")
+FRAME = re.compile(r"-0x[0-9a-f]+\(%rbp\)")
+SETS_RBP = re.compile(r"(?:mov|lea)\w*\s.*,%rbp$")
+
+
+def disassemble(path):
+    """Return the instructions of a module as (address, text), in order of address."""
+    command = ["objdump", "--disassemble", "--no-show-raw-insn", "--section=.text", str(path)]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    lines = re.findall(r"^\s*([0-9a-f]+):\s+(\S.*?)\s*(?:#.*)?$", listing, re.MULTILINE)
+    return [(int(address, 16), text) for address, text in lines]
+
+
+def innermost_loops(code):
+    """Yield (first, last) for each backward jump that holds no other: indices, both inclusive."""
+    index = {address: i for i, (address, _) in enumerate(code)}
+    ends = {}
+    for i, (_, text) in enumerate(code):
+        jump = JUMP.match(text)
+        start = index.get(int(jump[1], 16)) if jump else None
+        if start is not None and start <= i:
+            ends[start] = min(i, ends.get(start, i))
+    following = len(code)  # where the next loop starts
+    for start in sorted(ends, reverse=True):
+        if ends[start] < following:
+            yield start, ends[start]
+        following = start
+
+
+def stack_references(code, start, end):
+    """Return the instructions of a loop that read or write the stack frame.
+
+    %rbp is a general register unless the last instruction to set it before the loop copied %rsp.
+    """
+    before = (text for _, text in reversed(code[:start]) if SETS_RBP.match(text))
+    has_frame = next(before, "").split() == ["mov", "%rsp,%rbp"]
+    return [
+        text
+        for _, text in code[start : end + 1]
+        if STACK.search(text) or (has_frame and FRAME.search(text))
+    ]
+
+
+def count_fma(code, start, end):
+    """Count the fused multiply-adds of a loop."""
+    return sum(FMA.match(text) is not None for _, text in code[start : end + 1])
+
+
+def fma_loops(code):
+    """Return the innermost loops that multiply and add vectors."""
+    return [loop for loop in innermost_loops(code) if count_fma(code, *loop)]
+
+
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump (binutils) is not installed")
+@pytest.mark.skipif(not MODULES, reason="no AVX2 or AVX-512 kernels in this installation")
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: f"{path.parent.name}.{path.stem}")
+def test_no_fma_loop_touches_the_stack(path):
+    code = disassemble(path)
+    loops = fma_loops(code)
+    most = max((count_fma(code, start, end) for start, end in loops), default=0)
+    assert most >= TILE, f"no loop holds a whole tile in {path.name}, at most {most} vectors"
+    for start, end in loops:
+        assert not stack_references(code, start, end), f"loop at {code[start][0]:x} of {path.name}"
+
+
+def test_the_stack_is_recognised():
+    """The search above finds what it looks for in a loop that spills, and only there."""
+    body = "mov %rsp,%rbp|vmovups -0x40(%rbp),%zmm1|vfmadd231ps %zmm1,%zmm2,%zmm3|jne 1|ret"
+    code = list(enumerate(body.split("|")))
+    assert fma_loops(code) == [(1, 3)]
+    assert stack_references(code, 1, 3) == ["vmovups -0x40(%rbp),%zmm1"]
+    code[0] = (0, "mov 0x8(%rdi),%rbp")
+    assert stack_references(code, 1, 3) == []
+    code[1] = (1, "vmovups 0x40(%rsp),%zmm1")
+    assert stack_references(code, 1, 3) == ["vmovups 0x40(%rsp),%zmm1"]

@@ -1,0 +1,74 @@
+"""Memory: after a warm-up, training and predicting take no more of it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+import cycnn
+
+from .helpers import run_python
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+MEASURE = """
+import gc, resource
+import numpy as np
+import cycnn
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+model = cycnn.Sequential(
+    [cycnn.Conv(16, 3, padding="same"), cycnn.BatchNorm(), cycnn.ReLU(), cycnn.MaxPool(2),
+     cycnn.Residual([cycnn.Conv(16, 3, padding=1), cycnn.BatchNorm()]), cycnn.ReLU(),
+     cycnn.DepthwiseConv(3), cycnn.AvgPool(2), cycnn.Dropout(0.2), cycnn.Flatten(),
+     cycnn.Dense(10)], input_shape=(16, 16, 3), rng=0)
+rng = np.random.default_rng(0)
+x, y = rng.standard_normal((64, 16, 16, 3), "float32"), rng.integers(0, 10, 64)
+"""
+TRAIN = """
+trainer = cycnn.Trainer(model, cycnn.CrossEntropy(), cycnn.Adam(1e-3))
+for _ in range(50):
+    trainer.step(x, y)
+gc.collect()
+before, start = resident(), faults()
+for _ in range(STEPS):
+    trainer.step(x, y)
+print((faults() - start) / STEPS, resident() - before)
+"""
+PREDICT = """
+for rows in range(1, 65):
+    model.predict(x[:rows])
+gc.collect()
+before = resident()
+for rows in rng.integers(1, 65, STEPS):
+    model.predict(x[:rows])
+print(resident() - before)
+"""
+
+
+@pytest.mark.parametrize("steps", [100, pytest.param(1000, marks=pytest.mark.slow)])
+def test_a_training_step_takes_no_new_memory(steps):
+    printed = run_python(MEASURE + TRAIN.replace("STEPS", str(steps)), timeout=500).stdout
+    faults, growth = map(float, printed.split())
+    assert faults <= 1
+    assert growth < 2**20
+
+
+@pytest.mark.parametrize("steps", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_predictions_of_changing_sizes_take_no_new_memory(steps):
+    printed = run_python(MEASURE + PREDICT.replace("STEPS", str(steps)), timeout=500).stdout
+    assert float(printed) < 2**20
+
+
+def test_arrays_outlive_what_made_them():
+    model = cycnn.Sequential([cycnn.Dense(3)], input_shape=(2,), rng=0)
+    kept = [model.predict([[1.0, 2.0]]) for _ in range(100)]
+    del model
+    assert len({array.tobytes() for array in kept}) == 1

@@ -1,0 +1,58 @@
+"""The ready-made networks: sizes known from the literature, and a step that learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import cycnn
+
+from .helpers import normal, same_bits
+
+
+def count(model):
+    """Return the number of learnt values."""
+    return sum(p.data.size for p in model.parameters().values())
+
+
+@pytest.mark.parametrize(
+    "make, classes, shape, parameters",
+    [
+        # conv 3x3 32, conv 3x3 64, dense 128, dense 10 (where the padding keeps 28 -> 14 -> 7)
+        ("resnet18", 1000, (224, 224, 3), 11_689_512),  # He et al. 2016, as counted by torchvision
+        ("mobilenet_v2", 1000, (224, 224, 3), 3_504_872),  # Sandler et al. 2018, likewise
+    ],
+)
+def test_parameter_counts_are_those_of_the_literature(make, classes, shape, parameters):
+    model = getattr(cycnn.models, make)(classes, shape, rng=0)
+    assert count(model) == parameters
+    assert tuple(model.output_shape) == (classes,)
+
+
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        ("lenet", (28, 28, 1)), ("lenet", (12, 12, 1)), ("vgg11", (32, 32, 3)),
+        ("resnet18", (32, 32, 3)), ("mobilenet_v2", (32, 32, 3)),
+    ],
+)  # fmt: skip
+def test_a_few_steps_lower_the_loss(rng, make, shape):
+    model = getattr(cycnn.models, make)(3, shape, rng=0)
+    x, y = normal(rng, (3, *shape)), np.arange(3)
+    trainer = cycnn.Trainer(model, cycnn.CrossEntropy(), cycnn.SGD(0.01))
+    losses = [trainer.step(x, y) for _ in range(4)]
+    assert min(losses[1:]) < losses[0]
+    assert all(np.isfinite(losses))
+    logits = model.predict(x)
+    assert logits.shape == (3, 3)
+    assert same_bits(model.predict(x[1:2]), logits[1:2])
+
+
+def test_the_networks_of_the_benchmarks():
+    lenet = cycnn.models.lenet(10, (28, 28, 1), rng=0)
+    assert [p.shape for p in lenet.parameters().values()][:3:2] == [(3, 3, 1, 32), (3, 3, 32, 64)]
+    vgg = cycnn.models.vgg11(10, (32, 32, 3), rng=0)
+    convolutions = [p for p in vgg.parameters().values() if p.data.ndim == 4]
+    assert [p.shape[-1] for p in convolutions] == [64, 128, 256, 256, 512, 512, 512, 512]
+    small = cycnn.models.resnet18(10, (32, 32, 3), rng=0)
+    assert next(iter(small.parameters().values())).shape == (3, 3, 3, 64)

@@ -1,0 +1,79 @@
+"""One-pass parameter updates against the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import cycnn
+from cycnn import ops
+
+from . import reference
+from .helpers import DTYPES, at_offset, normal, same_bits
+
+SHAPES = [(1,), (37,), (3, 3, 5, 7), (2, 4099)]
+each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+each_shape = pytest.mark.parametrize("shape", SHAPES)
+
+
+@each_dtype
+@each_shape
+@pytest.mark.parametrize(
+    "momentum, nesterov, weight_decay",
+    [(0.0, False, 0.0), (0.9, False, 0.0), (0.9, True, 0.0), (0.9, False, 1e-2), (0.0, False, 0.1)],
+)
+def test_sgd(rng, shape, momentum, nesterov, weight_decay, dtype):
+    data, velocity = normal(rng, shape, dtype), np.zeros(shape, dtype) if momentum else None
+    options = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
+    expected, expected_velocity = data.astype("float64"), np.zeros(shape)
+    for _ in range(3):
+        grad = normal(rng, shape, dtype)
+        ops.sgd_update(data, grad, velocity, 0.1, *options.values())
+        expected, expected_velocity = reference.sgd(
+            expected, grad, expected_velocity, learning_rate=0.1, **options
+        )
+    tolerance = 64 * np.finfo(dtype).eps
+    assert_allclose(data, expected, rtol=0, atol=tolerance)
+    if momentum:
+        assert_allclose(velocity, expected_velocity, rtol=0, atol=4 * tolerance)
+
+
+@each_dtype
+@each_shape
+def test_adam(rng, shape, dtype):
+    data = normal(rng, shape, dtype)
+    m, v = np.zeros(shape, dtype), np.zeros(shape, dtype)
+    expected = data.astype("float64"), np.zeros(shape), np.zeros(shape)
+    for step in range(1, 5):
+        grad = normal(rng, shape, dtype)
+        ops.adam_update(data, grad, m, v, step, 0.01, 0.9, 0.999, 1e-8, 0.0)
+        expected = reference.adam(expected[0], grad, *expected[1:], step, learning_rate=0.01)
+    tolerance = 64 * np.finfo(dtype).eps
+    for actual, wanted in zip((data, m, v), expected, strict=True):
+        assert_allclose(actual, wanted, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("shape", [(1,), (37,), (1003, 1001)])
+def test_offset_and_threads_change_no_bit(rng, shape):
+    start = [np.abs(normal(rng, shape)) for _ in range(4)]
+
+    def run(offset):
+        data, grad, m, v = (at_offset(a, offset) for a in start)
+        ops.adam_update(data, grad, m, v, 3, 0.01, 0.9, 0.999, 1e-8, 0.01)
+        ops.sgd_update(data, grad, m, 0.1, 0.9, True, 0.01)
+        return data, m, v
+
+    with cycnn.num_threads(1):
+        expected = run(0)
+    with cycnn.num_threads(2):
+        assert all(map(same_bits, run(0), expected))
+    for offset in (4, 36, 60):
+        assert all(map(same_bits, run(offset), expected))
+
+
+def test_nan_gradient_is_not_hidden():
+    data, grad = np.ones(19, "float32"), np.zeros(19, "float32")
+    grad[17] = np.nan
+    ops.sgd_update(data, grad, None, 0.1, 0.0, False, 0.0)
+    assert np.isnan(data[17]) and np.all(data[:17] == 1)
