@@ -48,7 +48,10 @@ if unknown := set(wanted) - set(TARGETS):
 
 DTYPES = {"f32": [], "f64": [("CYCNN_DOUBLE", None)]}
 # The register tile is one inline function that is a different kernel for each set of constants.
-FORCE_INLINE = ("CYTHON_INLINE", "__forceinline" if MSVC else "inline __attribute__((always_inline))")
+FORCE_INLINE = (
+    "CYTHON_INLINE",
+    "__forceinline" if MSVC else "inline __attribute__((always_inline))",
+)
 
 # One abi3 wheel serves every CPython from 3.11; free-threaded builds have no stable ABI.
 ABI3 = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
@@ -97,11 +100,14 @@ def kernel_extensions():
                 # Its own C file, so that the object files of two targets never share a name.
                 unit = Path("build/targets", f"{target}_{dtype}", f"{module}.c")
                 unit.parent.mkdir(parents=True, exist_ok=True)
-                text = f'/* {module} for {target}, {dtype} */\n#include "{Path(source).resolve().as_posix()}"\n'
+                path = Path(source).resolve().as_posix()
+                text = f'/* {module} for {target}, {dtype} */\n#include "{path}"\n'
                 if not unit.exists() or unit.read_text() != text:
                     unit.write_text(text)
                 name = f"cycnn.kernels.{target}_{dtype}.{module}"
-                yield extension(name, str(unit), TARGETS[target], [FORCE_INLINE, *macros], [source, *headers])
+                yield extension(
+                    name, str(unit), TARGETS[target], [FORCE_INLINE, *macros], [source, *headers]
+                )
 
 
 class BuildExt(build_ext):

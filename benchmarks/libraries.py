@@ -39,13 +39,19 @@ class Cycnn:
         from cycnn import engine, ops, threads
 
         self.version, self.isa = cycnn.__version__, engine.ISA
-        self.ops, self.set_threads = ops, threads.set_num_threads
+        self.ops, self.set_threads, self.empty = ops, threads.set_num_threads, engine.empty
+
+    def pooled(self, array: Array) -> Array:
+        copy = self.empty(array.shape, array.dtype)
+        copy[...] = array
+        return copy
 
     def settings(self) -> dict[str, str]:
         return {"cycnn": self.version, "numpy": np.__version__, "isa": self.isa}
 
     def calls(self, shape: ConvShape, direction: str, inputs: dict[str, Array]) -> Calls:
-        x, weight, dy = inputs["x"], inputs["weight"], inputs["dy"]
+        # In a model, x and dy come from the layers around, so from the pool.
+        x, weight, dy = (self.pooled(inputs[name]) for name in ("x", "weight", "dy"))
         ops = self.ops
         how = {
             "stride": shape.stride,

@@ -1,7 +1,8 @@
-"""Checks shared by all layers: each raises one sentence saying which argument, which rule, what came."""
+"""Checks that all layers share: each raises one sentence, which argument, which rule, what came."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -49,11 +50,23 @@ def positive_int(value: object, name: str) -> int:
     return integer(value, name, 1)
 
 
+def real_number(value: Any, name: str) -> float:
+    """Return `value` as a float; raise TypeError if it is no real number, ValueError if NaN."""
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    number = float(value)
+    if math.isnan(number):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    return number
+
+
 def per_axis(value: object, axes: int, name: str, minimum: int = 1) -> tuple[int, ...]:
     """Return one int for each of `axes` spatial axes: an int stands for all, a tuple sets each."""
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes)):
         numbers = tuple(integer(v, name, minimum) for v in value)
         if len(numbers) != axes:
-            raise ValueError(f"{name} must be an int or {axes} of them, one per axis, got {value!r}")
+            raise ValueError(
+                f"{name} must be an int or {axes} of them, one per axis, got {value!r}"
+            )
         return numbers
     return (integer(value, name, minimum),) * axes

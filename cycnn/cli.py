@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -23,7 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     demo.add_argument(
         "--output", type=Path, default=Path("digits.cycnn"), help="default: %(default)s"
     )
+    check = commands.add_parser("check", help="check every layer of a model on this machine")
+    check.add_argument(
+        "model", nargs="*",
+        help=f"files that cycnn saved, or {', '.join(cycnn.models.__all__)}; default: all of these",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
+    if options.command == "check":
+        return run_check(options.model, check.error)
     if options.command == "demo":
         if not options.output.parent.is_dir():
             demo.error(f"argument --output: there is no folder {options.output.parent}")
@@ -66,6 +74,23 @@ def run_demo(epochs: int, seed: int, output: Path) -> float:
     accuracy = float(np.mean(predicted.argmax(axis=1) == y_test))
     print(f"test accuracy {accuracy:.3f}")
     return accuracy
+
+
+def run_check(models: Sequence[str], refuse: Callable[[str], NoReturn]) -> int:
+    """Check the layers of files or named models; return 0 if all are right, else 1."""
+    wrong = 0
+    for name in models or cycnn.models.__all__:
+        if name in cycnn.models.__all__:
+            model = getattr(cycnn.models, name)(10, (32, 32, 3), rng=0)
+        else:
+            try:
+                model = cycnn.load(name)
+            except (OSError, cycnn.ModelFileError) as error:
+                refuse(f"{name} is neither a model file nor one of the models: {error}")
+        report = cycnn.check(model)
+        print(f"{name}\n\n{report}\n")
+        wrong += not report.ok
+    return int(wrong > 0)
 
 
 def _whole(minimum: int) -> Callable[[str], int]:

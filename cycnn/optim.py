@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from cycnn import ops
-from cycnn._check import Array
+from cycnn._check import Array, real_number
+from cycnn.layers.building import flag
 from cycnn.layers.parameter import Parameter
 from cycnn.schedules import Schedule, as_schedule
 
@@ -23,7 +24,7 @@ class Optimizer(ABC):
         Finite and not negative; a schedule gives one for each update.
     weight_decay : float
         Adds `weight_decay * parameter` to every gradient: the penalty weight_decay / 2 times the
-        sum of the squares of all trained parameters.
+        sum of the squares of all trained parameters. `AdamW` and `Lion` decay otherwise.
     clip_norm : float, optional
         Before that, scales all gradients together so that their joint Euclidean norm is at most
         this: Pascanu, Mikolov and Bengio (2013), algorithm 1.
@@ -37,18 +38,22 @@ class Optimizer(ABC):
     ) -> None:
         self.learning_rate = as_schedule(learning_rate)
         self.weight_decay = self._number("weight_decay", weight_decay)
-        self.clip_norm = None if clip_norm is None else self._number("clip_norm", clip_norm)
-        if self.clip_norm == 0:
-            raise ValueError(f"{type(self).__name__}: clip_norm must be positive, got 0")
+        self.clip_norm = None if clip_norm is None else self._positive("clip_norm", clip_norm)
         self.steps = 0
         self._arrays: dict[str, Array] = {}  # "slot/parameter": array
         self._updates: dict[str, int] = {}  # parameter: how often it was updated
 
     def _number(self, name: str, value: float, below: float = math.inf) -> float:
         """Return a setting as a float in [0, below)."""
-        if not 0 <= value < below:
+        if not 0 <= real_number(value, f"{type(self).__name__}: {name}") < below:
             rule = "finite and not negative" if below == math.inf else f"in [0, {below:g})"
             raise ValueError(f"{type(self).__name__}: {name} must be {rule}, got {value!r}")
+        return float(value)
+
+    def _positive(self, name: str, value: float) -> float:
+        """Return a setting as a finite float above 0."""
+        if self._number(name, value) == 0:
+            raise ValueError(f"{type(self).__name__}: {name} must be positive, got {value!r}")
         return float(value)
 
     def step(self, parameters: Mapping[str, Parameter]) -> None:
@@ -94,7 +99,8 @@ class Optimizer(ABC):
     def _live(self) -> dict[str, Array]:
         """Return the state itself: the arrays that updates write to."""
         counts = {f"updates/{name}": np.array(count) for name, count in self._updates.items()}
-        return {"steps": np.array(self.steps), **counts, **self._arrays}
+        learnt = {f"schedule/{k}": np.array(v) for k, v in self.learning_rate.state().items()}
+        return {"steps": np.array(self.steps), **counts, **learnt, **self._arrays}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         """Go on from `state`, a result of `state()` of an optimizer of the same kind."""
@@ -102,16 +108,19 @@ class Optimizer(ABC):
         owner = type(self).__name__
         if "steps" not in rest:
             raise ValueError(f"{owner}: the state must hold 'steps', got {sorted(rest)}")
-        steps, updates, arrays = int(rest.pop("steps")), {}, {}
+        steps, updates, arrays, learnt = int(rest.pop("steps")), {}, {}, {}
         for key, array in rest.items():
             slot, _, name = key.partition("/")
             if slot == "updates":
                 updates[name] = int(array)
+            elif slot == "schedule":
+                learnt[name] = float(array)
             elif slot in self.slots:
                 arrays[key] = np.array(array)
             else:
-                kinds = ", ".join(("steps", "updates", *self.slots))
+                kinds = ", ".join(("steps", "updates", "schedule", *self.slots))
                 raise ValueError(f"{owner}: the state must hold only {kinds}, got {key!r}")
+        self.learning_rate.load_state(learnt)
         self.steps, self._updates, self._arrays = steps, updates, arrays
 
 
@@ -163,7 +172,7 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(learning_rate, weight_decay, clip_norm)
         self.momentum = self._number("momentum", momentum, below=1)
-        self.nesterov = nesterov
+        self.nesterov = flag(nesterov, "SGD: nesterov")
         if nesterov and momentum == 0:
             raise ValueError("SGD: nesterov must come with a momentum above 0, got momentum=0")
         self.slots = ("velocity",) if momentum else ()
@@ -206,6 +215,7 @@ class Adam(Optimizer):
     """
 
     slots = ("m", "v")
+    decoupled = False
 
     def __init__(
         self,
@@ -219,9 +229,7 @@ class Adam(Optimizer):
         super().__init__(learning_rate, weight_decay, clip_norm)
         self.beta1 = self._number("beta1", beta1, below=1)
         self.beta2 = self._number("beta2", beta2, below=1)
-        self.eps = self._number("eps", eps)
-        if self.eps == 0:
-            raise ValueError("Adam: eps must be positive, got 0")
+        self.eps = self._positive("eps", eps)
 
     def _update(self, parameter: Parameter, arrays: list[Array], updates: int, rate: float) -> None:
         m, v = arrays
@@ -235,5 +243,193 @@ class Adam(Optimizer):
             beta1=self.beta1,
             beta2=self.beta2,
             eps=self.eps,
+            weight_decay=self.weight_decay,
+            decoupled=self.decoupled,
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: p is scaled by itself, and g stays the plain gradient.
+
+    Before the step of `Adam`, p = (1 - learning_rate * weight_decay) * p: Loshchilov and Hutter
+    (2019), algorithm 2, with their schedule multiplier in the learning rate.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    beta1, beta2, eps : float
+        See `Adam`.
+    weight_decay : float
+        Not divided by sqrt(v): the same for all parameters.
+    clip_norm : float, optional
+        See `Optimizer`.
+
+    Examples
+    --------
+    >>> optimizer = AdamW(1e-3, weight_decay=0.05)
+    """
+
+    decoupled = True
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 1e-3,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, beta1, beta2, eps, weight_decay, clip_norm)
+
+
+class RMSprop(Optimizer):
+    """RMSprop: the gradient over the root of the moving mean of its square.
+
+    With g = grad + weight_decay * p, one update is
+
+        v = rho * v + (1 - rho) * g^2,    p -= learning_rate * g / (sqrt(v) + eps);
+
+    with momentum, u = momentum * u + g / (sqrt(v) + eps) and p -= learning_rate * u. Tieleman and
+    Hinton (2012), lecture 6.5; momentum and the place of eps as in PyTorch.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    rho, momentum : float
+        In [0, 1).
+    eps : float
+        Above 0.
+    weight_decay, clip_norm : float
+        See `Optimizer`.
+
+    Examples
+    --------
+    >>> optimizer = RMSprop(1e-3, momentum=0.9)
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 1e-3,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, clip_norm)
+        self.rho = self._number("rho", rho, below=1)
+        self.momentum = self._number("momentum", momentum, below=1)
+        self.eps = self._positive("eps", eps)
+        self.slots = ("v", "velocity") if momentum else ("v",)
+
+    def _update(self, parameter: Parameter, arrays: list[Array], updates: int, rate: float) -> None:
+        ops.rmsprop_update(
+            parameter._writable,
+            parameter.grad,
+            arrays[0],
+            arrays[1] if self.momentum else None,
+            learning_rate=rate,
+            rho=self.rho,
+            momentum=self.momentum,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+        )
+
+
+class Adagrad(Optimizer):
+    """Adagrad: the gradient over the root of the sum of all its squares so far.
+
+    With g = grad + weight_decay * p, one update is
+
+        v = v + g^2,    p -= learning_rate * g / (sqrt(v) + eps):
+
+    Duchi, Hazan and Singer (2011), figure 1.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    eps : float
+        Above 0.
+    weight_decay, clip_norm : float
+        See `Optimizer`.
+
+    Examples
+    --------
+    >>> optimizer = Adagrad(0.01)
+    """
+
+    slots = ("v",)
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 0.01,
+        eps: float = 1e-10,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, clip_norm)
+        self.eps = self._positive("eps", eps)
+
+    def _update(self, parameter: Parameter, arrays: list[Array], updates: int, rate: float) -> None:
+        ops.adagrad_update(
+            parameter._writable,
+            parameter.grad,
+            arrays[0],
+            learning_rate=rate,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+        )
+
+
+class Lion(Optimizer):
+    """Lion: every parameter moves by the learning rate, in the direction of a moving mean.
+
+    One update is
+
+        p = (1 - learning_rate * weight_decay) * p
+            - learning_rate * sign(beta1 * m + (1 - beta1) * grad),
+        m = beta2 * m + (1 - beta2) * grad:
+
+    Chen et al. (2023), "Symbolic discovery of optimization algorithms", algorithm 2. Its authors
+    take a learning rate 3 to 10 times smaller than for AdamW, and a decay as much larger.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    beta1, beta2 : float
+        In [0, 1).
+    weight_decay : float
+        Decoupled from the gradient, as in `AdamW`.
+    clip_norm : float, optional
+        See `Optimizer`.
+
+    Examples
+    --------
+    >>> optimizer = Lion(1e-4, weight_decay=0.1)
+    """
+
+    slots = ("m",)
+
+    def __init__(
+        self,
+        learning_rate: float | Schedule = 1e-4,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, clip_norm)
+        self.beta1 = self._number("beta1", beta1, below=1)
+        self.beta2 = self._number("beta2", beta2, below=1)
+
+    def _update(self, parameter: Parameter, arrays: list[Array], updates: int, rate: float) -> None:
+        ops.lion_update(
+            parameter._writable,
+            parameter.grad,
+            arrays[0],
+            learning_rate=rate,
+            beta1=self.beta1,
+            beta2=self.beta2,
             weight_decay=self.weight_decay,
         )

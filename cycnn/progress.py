@@ -25,13 +25,13 @@ class Progress:
         self.last, self.verbose = last, verbose
         self.bar: Any = None
 
-    def begin_epoch(self, epoch: int, batches: int) -> None:
-        """Say that epoch number `epoch`, of so many batches, begins."""
+    def begin_epoch(self, epoch: int, batches: int, done: int = 0) -> None:
+        """Say that epoch number `epoch` begins; it has so many batches, 0 where nobody knows."""
         self.label = f"epoch {epoch:{len(str(self.last))}d}/{self.last}"
-        self.batch, self.batches = 0, batches
+        self.batch, self.batches = done, batches
         self.began = self.spoke = time.perf_counter()
         if self.verbose == 1:
-            self.bar = _bar(self.label, batches)
+            self.bar = _bar(self.label, batches, done)
 
     def end_batch(self, loss: float) -> None:
         """Count one batch, which had this loss."""
@@ -40,7 +40,8 @@ class Progress:
             self.bar.set_postfix_str(f"loss {loss:.4f}", refresh=False)
             self.bar.update()
         elif self.verbose == 1 and time.perf_counter() - self.spoke > _SECONDS_BETWEEN_LINES:
-            _say(f"{self.label}  batch {self.batch}/{self.batches}  loss {loss:.4f}")
+            of_all = f"/{self.batches}" if self.batches else ""
+            _say(f"{self.label}  batch {self.batch}{of_all}  loss {loss:.4f}")
             self.spoke = time.perf_counter()
 
     def end_epoch(self, logs: Mapping[str, float]) -> None:
@@ -62,11 +63,13 @@ def _say(line: str) -> None:
     print(line, flush=True)  # noqa: T201 (to be read by people, on standard output)
 
 
-def _bar(label: str, total: int) -> Any:
+def _bar(label: str, total: int, done: int) -> Any:
     """Return a tqdm bar on standard error, or None without tqdm or without a terminal."""
     try:
         from tqdm import tqdm
     except ImportError:
         return None
-    bar = tqdm(total=total, desc=label, unit="batch", leave=False, disable=None)
+    bar = tqdm(
+        total=total or None, initial=done, desc=label, unit="batch", leave=False, disable=None
+    )
     return None if bar.disable else bar

@@ -34,6 +34,7 @@ from cycnn.layers.building import as_shapes
 
 FORMAT_VERSION = 1
 
+_MODEL = "cycnn"  # the kind of file that holds a model
 _CONFIG = "config.json"
 _LAYER = "$layer"
 _MOST_CALLS = 100_000  # layers shared inside shared layers could ask for any number of nodes
@@ -73,23 +74,43 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
     """
     parameters = model.parameters()
     arrays = {name: parameter.data for name, parameter in parameters.items()} | model.buffers()
+    described = {name: {"trainable": p.trainable} for name, p in parameters.items()}
+    table: list[dict[str, Any]] = []
+    _encode(model, "model", table, {})
+    config = {"dtype": model.dtype.name, "input_shape": model.input_shape, "layers": table}
+    if model.classes is not None:
+        config["classes"] = model.classes
+    write(path, _MODEL, config, arrays, described)
+
+
+def write(
+    path: str | os.PathLike[str],
+    kind: str,
+    config: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    described: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Write a file of some kind: its config, its arrays, and what more there is to say of these.
+
+    Raises
+    ------
+    ValueError
+        If an array holds NaN.
+    OSError
+        If it cannot be written; nothing is left behind.
+    """
     members: dict[str, bytes] = {}
-    described: dict[str, dict[str, Any]] = {}
+    descriptions: dict[str, dict[str, Any]] = {}
     for name, array in arrays.items():
         if np.isnan(array).any():
             raise ValueError(f"save: {name!r} must not hold NaN; {path} is not written")
         members[name] = _npy(array)
-        described[name] = {"sha256": hashlib.sha256(members[name]).hexdigest()}
-        if name in parameters:
-            described[name]["trainable"] = parameters[name].trainable
-    table: list[dict[str, Any]] = []
-    _encode(model, "model", table, {})
-    config = {
-        "format": "cycnn", "format_version": FORMAT_VERSION, "dtype": model.dtype.name,
-        "input_shape": model.input_shape, "layers": table, "arrays": described,
-    }  # fmt: skip
+        digest = hashlib.sha256(members[name]).hexdigest()
+        descriptions[name] = {"sha256": digest, **(described or {}).get(name, {})}
+    whole = {"format": kind, "format_version": FORMAT_VERSION, **config, "arrays": descriptions}
+    text = json.dumps(whole, indent=1, allow_nan=kind != _MODEL)
     with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
-        _put(archive, _CONFIG, json.dumps(config, indent=1, allow_nan=False).encode())
+        _put(archive, _CONFIG, text.encode())
         for name, data in members.items():
             _put(archive, _member(name), data)
 
@@ -134,7 +155,7 @@ def _member(name: str) -> str:
 
 def _npy(array: Array) -> bytes:
     stream = io.BytesIO()
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    little = np.asarray(array, array.dtype.newbyteorder("<"), order="C")
     np.lib.format.write_array(stream, little, version=(1, 0), allow_pickle=False)
     return stream.getvalue()
 
@@ -167,6 +188,11 @@ def _encode(value: Any, place: str, table: list[dict[str, Any]], known: dict[int
         return _encode(value.tolist(), place, table, known)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
+    if callable(value):
+        raise TypeError(
+            f"save: {place} must not be code, which no model file holds, got "
+            f"{getattr(value, '__qualname__', value)}; a Layer class of one's own can be saved"
+        )
     raise TypeError(f"save: {place} must be made of numbers, text, lists and layers, got {value!r}")
 
 
@@ -204,22 +230,30 @@ def load(path: str | os.PathLike[str], custom: Mapping[str, type[Layer]] | None 
     OSError
         If it cannot be read.
     """
+    config, arrays = read(path, _MODEL)
+    try:
+        return _model(config, arrays, custom or {})
+    except ModelFileError as error:
+        raise ModelFileError(f"{os.fspath(path)}: {error}") from error.__cause__
+
+
+def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the config and the arrays of a file of this kind; see `load` for what it raises."""
     with Path(path).open("rb") as file:
         try:
-            config, arrays = _read(file)
-            return _model(config, arrays, custom or {})
+            return _read(file, kind)
         except ModelFileError as error:
             raise ModelFileError(f"{os.fspath(path)}: {error}") from error.__cause__
 
 
-def _read(file: IO[bytes]) -> tuple[dict[str, Any], dict[str, Array]]:
+def _read(file: IO[bytes], kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the config and the arrays, whose checksums are right."""
     size = os.fstat(file.fileno()).st_size
     try:
         with zipfile.ZipFile(file) as archive:
             _check_members(archive.infolist(), size)
             config = json.loads(_content(archive, _CONFIG))
-            _check_format(config)
+            _check_format(config, kind)
             described = config["arrays"]
             expected = {_CONFIG, *map(_member, described)}
             if wrong := expected ^ set(archive.namelist()):
@@ -254,9 +288,10 @@ def _check_members(members: list[zipfile.ZipInfo], size: int) -> None:
         raise ModelFileError("two members have one name")
 
 
-def _check_format(config: Any) -> None:
-    if not isinstance(config, dict) or config.get("format") != "cycnn":
-        raise ModelFileError("not a cycnn model file")
+def _check_format(config: Any, kind: str) -> None:
+    if not isinstance(config, dict) or config.get("format") != kind:
+        found = config.get("format") if isinstance(config, dict) else None
+        raise ModelFileError(f"format must be {kind!r}, got {found!r}: not a file of this kind")
     version = config.get("format_version")
     if not isinstance(version, int) or version < 1:
         raise ModelFileError(f"format_version must be a number, got {version!r}")
@@ -322,6 +357,7 @@ def _model(config: dict[str, Any], arrays: dict[str, Array], custom: Mapping[str
             raise ModelFileError(f"arrays do not fit the layers: {'; '.join(source.problems)}")
         for name, parameter in model.parameters().items():
             parameter.trainable = bool(config["arrays"][name]["trainable"])
+        model.classes = config.get("classes")
     except ModelFileError:
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:

@@ -3,63 +3,31 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from cycnn._check import Array, as_input, integer, positive_int
-from cycnn.data import Augment, Batch, Batches, Index, Rng, random_split, stratified_split
+from cycnn.data import Augment, Batch, Batches, Index, Rng, Stream
+from cycnn.feed import HeldOut, check_finite, check_rows, class_weights, held_out_rows
 from cycnn.graph import Model
-from cycnn.losses import Loss, Metric, check_weights
+from cycnn.guard import (
+    LastGood,
+    TrainingError,
+    interrupts_wait,
+    random_states,
+    set_random_states,
+)
+from cycnn.history import History, RateCurve
+from cycnn.losses import Loss, check_weights
+from cycnn.metrics import Metric, named_metrics
 from cycnn.optim import Optimizer
 from cycnn.progress import Progress
-
-_UPDATES_BETWEEN_COPIES = 16
-
-
-class TrainingError(FloatingPointError):
-    """Training stopped because the loss, or a weight, is no longer a finite number."""
-
-
-class History(Mapping[str, list[float]]):
-    """The figures of a fit: `history["loss"]` is a list of one number per epoch.
-
-    A mapping from names (loss, the metrics, and the same of the validation rows with `val_` in
-    front) to lists; NaN stands for an epoch in which a figure was not taken.
-
-    Attributes
-    ----------
-    epochs : list of dict
-        The figures of each epoch.
-
-    Examples
-    --------
-    >>> history = History([{"loss": 0.7, "accuracy": 0.5}, {"loss": 0.4, "accuracy": 0.9}])
-    >>> history["loss"], list(history)
-    ([0.7, 0.4], ['loss', 'accuracy'])
-    """
-
-    def __init__(self, epochs: Iterable[Mapping[str, float]] = ()) -> None:
-        self.epochs = [dict(logs) for logs in epochs]
-
-    def __getitem__(self, name: str) -> list[float]:
-        if name not in iter(self):
-            raise KeyError(name)
-        return [logs.get(name, math.nan) for logs in self.epochs]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(name for logs in self.epochs for name in logs))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-    def __repr__(self) -> str:
-        return f"History of {len(self.epochs)} epochs: {', '.join(self)}"
+from cycnn.rates import sweep_rates
+from cycnn.resume import Position, describe, differing, read_training, write_training
 
 
 class Trainer:
@@ -73,11 +41,12 @@ class Trainer:
     optimizer : Optimizer
     metrics : mapping of str to callable, or sequence of callables, optional
         Each `metric(target, y) -> float` is reported beside the loss: the mean over the rows of
-        an epoch, not weighted. By default what the loss names: accuracy for `CrossEntropy`.
-    callbacks : sequence
-        After each epoch `callback.on_epoch_end(trainer, epoch, logs)` is called, or the callable
-        itself where there is no such method: the epoch counts from 1, logs are its figures.
-        Training ends when one returns True or sets `trainer.stop`.
+        an epoch, not weighted, or for those marked `cycnn.metrics.whole` only what they are on
+        the validation rows. By default what the loss names: accuracy for `CrossEntropy`.
+    callbacks : sequence of Callback or callable
+        A callable is called after each epoch as `callback(trainer, epoch, logs)`: the epoch counts
+        from 1, logs are its figures. Training ends when one returns True or sets `trainer.stop`.
+        See `cycnn.callbacks` for those there are and for what else they may follow.
 
     Attributes
     ----------
@@ -113,14 +82,18 @@ class Trainer:
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
-        self.metrics = _named(loss.metrics if metrics is None else metrics)
-        self.callbacks = tuple(callbacks)
+        self.metrics = named_metrics(loss.metrics if metrics is None else metrics)
+        # A sort keeps the order of equals: those that come after the others come last.
+        self.callbacks = tuple(sorted(callbacks, key=lambda c: getattr(c, "after_others", False)))
         self.history = History()
         self.stop = False
+        self._position: Position | None = None  # of the fit that runs or was broken off
+        self._resumed = False  # whether the next fit goes on from there
+        self._metrics = {n: m for n, m in self.metrics.items() if not getattr(m, "whole", False)}
 
     def fit(
         self,
-        x: ArrayLike,
+        x: Any,
         y: ArrayLike | None = None,
         *,
         epochs: int = 1,
@@ -130,7 +103,7 @@ class Trainer:
         rng: Rng = None,
         sample_weight: ArrayLike | None = None,
         class_weight: Mapping[int, float] | ArrayLike | None = None,
-        augment: Augment | None = None,
+        augment: Augment | Sequence[Augment] | None = None,
         accumulate: int = 1,
         verbose: int = 1,
     ) -> History:
@@ -138,32 +111,34 @@ class Trainer:
 
         The last batch of an epoch has the rows that remain, perhaps a single one: a model that
         normalises over one value per channel refuses that (choose another batch size). A Ctrl-C
-        takes effect between two updates.
+        takes effect between two updates. After `resume`, the fit that was broken off goes on.
 
         Parameters
         ----------
-        x : array_like of shape (N, ...)
-            The rows, of any real dtype; only a batch at a time is cast to the model's.
-        y : array_like
+        x : array_like of shape (N, ...), or iterable of (x, y) or (x, y, sample_weight)
+            The rows, of any real dtype; only a batch at a time is cast to the model's. Without y,
+            an iterable of batches, which is gone through once in each epoch.
+        y : array_like, optional
             The targets, as the loss takes them.
         epochs : int
             How often to go through all rows.
         batch_size : int
-            Rows per batch.
+            Rows per batch, where x is an array.
         validation : float or (x, y), optional
             What val_loss and the other val_ figures are taken on after each epoch: rows given, or
             a fraction held out of x, by class for integer targets. The same fraction of the same
             data always holds out the same rows, so a second fit does not train on them either.
         shuffle : bool
-            Draw a new order in each epoch.
+            Draw a new order in each epoch, where x is an array.
         rng : int or Generator, optional
             Source of the order and of what `augment` draws.
         sample_weight : array_like of shape (N,), optional
             What each row counts in the loss; rows of weight 0 are left out.
         class_weight : mapping of int to float, or array_like of shape (C,), optional
             What each label counts; multiplies the sample weights. Labels not in a mapping: 1.
-        augment : callable, optional
-            `augment(x, rng) -> x`, called with each batch after the cast; see `random_shift`.
+        augment : callable or list of them, optional
+            `augment(x, rng) -> x`, called with each batch after the cast; see `random_shift`,
+            `random_flip`, `random_cutout`, `random_noise` and `Mixup` in `cycnn.data`.
         accumulate : int
             Batches per update. The update is that of one batch of `accumulate * batch_size`
             rows, but for layers that look at a whole batch, such as BatchNorm.
@@ -179,7 +154,8 @@ class Trainer:
         ------
         ValueError, TypeError
             Before any training: rows that do not fit the model or the targets, NaN or infinity in
-            x, targets the loss refuses, weights that are negative, not finite or all zero.
+            x, targets the loss refuses, weights that are negative, not finite or all zero. The
+            batches of an iterable are checked when they come.
         TrainingError
             The loss is no longer finite. The model and the optimizer go back to a state at most
             16 updates old that gave a finite loss.
@@ -188,27 +164,37 @@ class Trainer:
         accumulate = positive_int(accumulate, "accumulate")
         if verbose not in (0, 1, 2):
             raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
-        x, target = self._rows(x, y)
-        _check_finite(x)
-        weight = None if sample_weight is None else check_weights(sample_weight, len(x))
-        rows, held_out = self._hold_out(x, target, weight, validation)
-        if class_weight is not None:
-            by_class = _class_weights(class_weight, target, self.model.output_shape[-1])
-            weight = by_class if weight is None else by_class * weight
-        if weight is not None:
-            check_weights(weight[rows], len(rows), "sample_weight times class_weight")
-        data = Batches(
-            x,
-            target,
-            weight,
-            rows,
-            dtype=self.model.dtype,
-            batch_size=batch_size,
-            accumulate=accumulate,
-            shuffle=shuffle,
-            rng=np.random.default_rng(rng),
-            augment=augment,
-        )
+        generator = np.random.default_rng(rng)
+        data: Batches | Stream
+        held_out: HeldOut | None
+        if y is None and isinstance(x, Iterable) and not hasattr(x, "__array__"):
+            for name, value in (("sample_weight", sample_weight), ("class_weight", class_weight)):
+                if value is not None:
+                    raise ValueError(f"{name} must come with arrays x and y, got batches")
+            if epochs > 1 and iter(x) is x:
+                raise ValueError(f"epochs must be 1 for an iterator, it runs dry, got {epochs}")
+            held_out = None if validation is None else self._validation(validation)
+            data = Stream(x, self._batch, accumulate=accumulate, rng=generator, augment=augment)
+        else:
+            x, target = self._rows(x, y)
+            check_finite(x)
+            weight = None if sample_weight is None else check_weights(sample_weight, len(x))
+            if isinstance(validation, (tuple, list)) or validation is None:
+                rows: Index = np.arange(len(x))
+                held_out = None if validation is None else self._validation(validation)
+            else:
+                rows, held_out = held_out_rows(x, target, weight, validation)
+            if class_weight is not None:
+                by_class = class_weights(class_weight, target, self.model.output_shape[-1])
+                weight = by_class if weight is None else by_class * weight
+            counts = self.loss.row_weights(target, weight)
+            if counts is not None:
+                check_weights(counts[rows], len(rows), "sample_weight times class_weight")
+            data = Batches(
+                x, target, weight, rows, counts=counts, dtype=self.model.dtype,
+                batch_size=batch_size, accumulate=accumulate, shuffle=shuffle, rng=generator,
+                augment=augment,
+            )  # fmt: skip
         return self._run(data, epochs, held_out, verbose)
 
     def evaluate(self, x: ArrayLike, y: ArrayLike) -> dict[str, float]:
@@ -241,121 +227,246 @@ class Trainer:
         TrainingError
             The loss is not finite; nothing is updated.
         """
+        batch = self._batch(x, y)
+        with interrupts_wait():
+            return self._update([batch], batch.total, {})["loss"] / batch.total
+
+    def find_lr(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        lowest: float = 1e-6,
+        highest: float = 1.0,
+        steps: int = 100,
+        batch_size: int = 32,
+        rng: Rng = None,
+    ) -> RateCurve:
+        """Try learning rates, each a little higher than the one before, and return their losses.
+
+        The range test of Smith (2017), section 3.3: one update for each rate, on fresh batches; it
+        ends early when the loss is no number any more or four times the smallest. Losses are
+        smoothed, as a mean that forgets by 0.9. The model and the optimizer come back as they were.
+
+        Parameters
+        ----------
+        x : array_like of shape (N, ...)
+        y : array_like
+        lowest, highest : float
+            The rates grow from the one to the other, by the same factor at each update.
+        steps : int
+            How many rates to try.
+        batch_size : int
+        rng : int or Generator, optional
+            Source of the batches.
+
+        Returns
+        -------
+        RateCurve
+            `curve.learning_rate` and `curve.loss`, arrays, and `curve.suggestion`.
+
+        Examples
+        --------
+        >>> curve = trainer.find_lr(x, y, rng=0)                             # doctest: +SKIP
+        >>> trainer = Trainer(model, loss, Adam(curve.suggestion))           # doctest: +SKIP
+        """
+        if not 0 < lowest < highest < math.inf:
+            raise ValueError(
+                f"find_lr: lowest must be above 0 and below highest, got {lowest!r}, {highest!r}"
+            )
+        steps = integer(steps, "find_lr: steps", 2)
         x, target = self._rows(x, y)
-        batch: Batch = (as_input(x, self.model.dtype, "x"), target, None)
-        with _interrupts_wait():
-            return self._update([batch], len(x), {})["loss"] / len(x)
+        check_finite(x)
+        data = Batches(
+            x, target, None, np.arange(len(x)), counts=self.loss.row_weights(target, None),
+            dtype=self.model.dtype, batch_size=positive_int(batch_size, "find_lr: batch_size"),
+            rng=np.random.default_rng(rng),
+        )  # fmt: skip
+        rates = np.geomspace(lowest, highest, steps)
+        return sweep_rates(self._update, data, self.model, self.optimizer, rates)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all that the rest of the training depends on to a file, which `resume` reads.
+
+        Weights and buffers, the optimizer's state and its schedule's, the state of every random
+        generator, the history, the state of the callbacks, and the place in the epoch. The file
+        appears whole or not at all; an older one at `path` stays whole until the new one is.
+
+        A callback may save during a fit, as `Checkpoint` does, and anyone after a Ctrl-C.
+        """
+        notes = {
+            "made of": describe(self.model, self.optimizer, self.callbacks),
+            "history": self.history.epochs, "random": random_states(self.model),
+        }  # fmt: skip
+        parts = {
+            "parameters": {name: p.data for name, p in self.model.parameters().items()},
+            "buffers": self.model.buffers(),
+            "optimizer": self.optimizer.state(),
+            **{f"callback{i}": c.state() for i, c in self._stateful()},
+        }
+        if self._position is not None:
+            self._position.stop = self.stop
+        write_training(path, parts, notes, self._position)
+
+    def resume(self, path: str | os.PathLike[str]) -> None:
+        """Take up a training that `save` wrote, on a trainer that was made in the same way.
+
+        If it was saved in the middle of a `fit`, the next call of `fit`, with the same data and
+        arguments, goes on from there, and ends with the same bits as if nothing had happened.
+        Epochs done are counted: `fit(epochs=10)` after a stop in epoch 7 runs the rest of it and 3
+        more, and after a stop at the very end none.
+
+        Raises
+        ------
+        ModelFileError
+            If the file is damaged, of another kind or of a newer format.
+        ValueError
+            If it was saved by a trainer of another model, optimizer or other callbacks; the
+            trainer is left as it was.
+        OSError
+            If it cannot be read.
+        """
+        parts, notes, position = read_training(path)
+        if wrong := differing(
+            notes["made of"], describe(self.model, self.optimizer, self.callbacks)
+        ):
+            raise ValueError(f"resume: the trainer must be like the one saved, got {wrong}")
+        parameters = self.model.parameters()
+        self.optimizer.load_state(parts["optimizer"])
+        for name, array in parts["parameters"].items():
+            parameters[name].assign(array)
+        for name, array in parts["buffers"].items():
+            self.model.set_buffer(name, array)
+        for i, callback in self._stateful():
+            callback.load_state(parts.get(f"callback{i}", {}))
+        self.history = History(notes["history"])
+        set_random_states(self.model, notes["random"])
+        self._position, self._resumed = position, position is not None
 
     def _rows(self, x: ArrayLike, y: ArrayLike | None) -> tuple[Array, Array]:
         """Return x, in its own dtype, and the targets, both checked against the model."""
-        x = np.asarray(x)
-        shape = self.model.input_shape
-        if x.dtype.kind not in "fiub":
-            raise TypeError(f"Trainer: x must hold real numbers, got dtype {x.dtype}")
-        if x.ndim == 0 or x.shape[1:] != shape:
-            expected = ", ".join(["N", *map(str, shape)])
-            raise ValueError(f"Trainer: x must have shape ({expected}), got {x.shape}")
-        if len(x) == 0:
-            raise ValueError("Trainer: x must have at least one row, got 0")
-        if y is None:
-            raise ValueError("Trainer: y must hold a target for each row of x, got None")
-        y = np.asarray(y)
-        if y.shape[:1] != x.shape[:1]:
+        return check_rows(x, y, self.model, self.loss)
+
+    def _batch(self, x: Any, y: Any, sample_weight: Any = None) -> Batch:
+        """Return rows given as one batch, checked."""
+        x, target = self._rows(x, y)
+        weight = None if sample_weight is None else check_weights(sample_weight, len(x))
+        counts = self.loss.row_weights(target, weight)
+        count = float(len(x) if counts is None else counts.sum())
+        return Batch(as_input(x, self.model.dtype, "x"), target, weight, count)
+
+    def _validation(self, rows: Any) -> HeldOut:
+        """Return rows given to validate on, checked."""
+        if not isinstance(rows, (tuple, list)) or len(rows) != 2:
             raise ValueError(
-                f"Trainer: y must have as many rows as x, {len(x)}, got shape {y.shape}"
+                f"validation must be (x, y), or a fraction of arrays, got {rows!r:.80}"
             )
-        return x, self.loss.check_target(y, (len(x), *self.model.output_shape))
+        x, target = self._rows(*rows)
+        check_finite(x)
+        return x, target, None
 
-    def _hold_out(
-        self, x: Array, target: Array, weight: Array | None, validation: Any
-    ) -> tuple[Index, Batch | None]:
-        """Return the rows to train on and what to validate on."""
-        if validation is None:
-            return np.arange(len(x)), None
-        if isinstance(validation, (tuple, list)):
-            if len(validation) != 2:
-                raise ValueError(f"validation must be (x, y), got {len(validation)} items")
-            x_held, target_held = self._rows(*validation)
-            _check_finite(x_held)
-            return np.arange(len(x)), (x_held, target_held, None)
-        if not 0 < validation < 1:
-            raise ValueError(f"validation must be a fraction in (0, 1), got {validation!r}")
-        if target.ndim == 1 and target.dtype.kind in "iu":
-            rows, held = stratified_split(target, validation, rng=0)
-        else:
-            rows, held = random_split(len(x), validation, rng=0)
-        if weight is not None:
-            weight = check_weights(weight[held], len(held), "sample_weight of the rows held out")
-        return rows, (x[held], target[held], weight)
-
-    def _run(self, data: Batches, epochs: int, held_out: Batch | None, verbose: int) -> History:
+    def _run(
+        self, data: Batches | Stream, epochs: int, held_out: HeldOut | None, verbose: int
+    ) -> History:
         """Train for so many epochs; see `fit`."""
-        self.stop = False
-        first = len(self.history.epochs)
-        progress = Progress(first + epochs, verbose)
-        checkpoint = _Checkpoint(self.model, self.optimizer)
+        position = self._begin(data, epochs)
+        progress = Progress(position.last, verbose)
+        good = LastGood(self.model, self.optimizer)
         try:
-            for epoch in range(first + 1, first + epochs + 1):
-                logs = self._epoch(epoch, data, checkpoint, progress)
+            while position.epoch <= position.last and not self.stop:
+                logs = self._epoch(data, position, good, progress)
                 if held_out is not None:
                     figures = self._evaluate(*held_out)
                     logs |= {f"val_{name}": value for name, value in figures.items()}
-                self.history.epochs.append(logs)
+                with interrupts_wait():
+                    self._end_epoch(logs, position, data.rng.bit_generator.state)
                 progress.end_epoch(logs)
-                for callback in self.callbacks:
-                    call = getattr(callback, "on_epoch_end", callback)
-                    self.stop |= bool(call(self, epoch, logs))
-                if self.stop:
-                    break
+        except TrainingError:
+            self._position = None  # the model is not there any more
+            raise
         finally:
             progress.close()
-        return History(self.history.epochs[first:])
+        for callback in self.callbacks:
+            getattr(callback, "on_fit_end", _nothing)(self)
+        self._position = None
+        return History(self.history.epochs[position.first :])
+
+    def _begin(self, data: Batches | Stream, epochs: int) -> Position:
+        """Return where to begin: at a new epoch, or where the training resumed was broken off."""
+        position, settings = self._position, data.settings()
+        if self._resumed and position is not None:
+            if position.settings != settings:
+                raise ValueError(
+                    f"fit: to go on, it must get the data and arguments it had, "
+                    f"{position.settings}, got {settings}"
+                )
+            position.last, self.stop = position.first + epochs, position.stop
+            data.rng.bit_generator.state = position.begun
+        else:
+            first = len(self.history.epochs)
+            begun = data.rng.bit_generator.state
+            position = Position(first, first + epochs, settings, first + 1, begun)
+            self.stop = False
+        self._position, self._resumed = position, False
+        return position
+
+    def _end_epoch(self, logs: dict[str, float], position: Position, begun: Any) -> None:
+        """Tell everybody the figures of the epoch that ends."""
+        self.history.epochs.append(logs)
+        position.next_epoch(begun)
+        self.optimizer.learning_rate.end_epoch(logs)
+        for callback in self.callbacks:
+            call = getattr(callback, "on_epoch_end", callback)
+            self.stop |= bool(call(self, len(self.history.epochs), logs))
 
     def _epoch(
-        self, epoch: int, data: Batches, checkpoint: _Checkpoint, progress: Progress
+        self, data: Batches | Stream, position: Position, good: LastGood, progress: Progress
     ) -> dict[str, float]:
-        """Go through the data once and return the means of loss and metrics."""
-        progress.begin_epoch(epoch, len(data))
-        sums, weights, number = dict.fromkeys(("loss", *self.metrics), 0.0), 0.0, 0
+        """Go through the rest of an epoch and return the means over all of it."""
+        progress.begin_epoch(position.epoch, len(data), position.updates)
         try:
-            for batches, weight in data:
-                number += 1
-                with _interrupts_wait():
-                    figures = self._update(batches, weight, self.metrics, checkpoint)
-                sums = {name: total + figures[name] for name, total in sums.items()}
-                weights += weight
+            for batches, weight in data.epoch(position.updates, position.now):
+                with interrupts_wait():
+                    figures = self._update(batches, weight, self._metrics, good)
+                    position.add(figures, weight, data.rng.bit_generator.state)
+                    for callback in self.callbacks:
+                        getattr(callback, "on_update_end", _nothing)(self)
                 progress.end_batch(figures["loss"] / weight)
+            if not position.updates:
+                raise ValueError("fit: an epoch must have at least one batch, got none")
             if not all(np.isfinite(p.data).all() for p in self.model.parameters().values()):
                 raise TrainingError("the weights are no longer finite")
         except TrainingError as error:
-            checkpoint.restore()
+            good.restore()
             raise TrainingError(
-                f"epoch {epoch}, batch {number}: {error}; the model went back to its state after "
-                f"update {self.optimizer.steps} (a smaller learning_rate or a clip_norm may help)"
+                f"epoch {position.epoch}, batch {position.updates + 1}: {error}; the model went "
+                f"back to its state after update {self.optimizer.steps} (a smaller learning_rate "
+                "or a clip_norm may help)"
             ) from None
-        rows = len(data.rows)
-        return {name: v / (weights if name == "loss" else rows) for name, v in sums.items()}
+        sums = position.sums
+        means = {name: sums[name] / sums["rows"] for name in self._metrics}
+        return {"loss": sums["loss"] / sums["weight"], **means}
 
     def _update(
         self,
         batches: Iterable[Batch],
         weight: float,
         metrics: Mapping[str, Metric],
-        checkpoint: _Checkpoint | None = None,
+        good: LastGood | None = None,
     ) -> dict[str, float]:
-        """Update once, by the weighted mean over `batches`, whose weights sum to `weight`.
+        """Update once, by the weighted mean over `batches`, whose rows count `weight` together.
 
-        Returns the sums over the rows of weight times loss and of each metric.
+        Returns the number of rows, and the sums over them of weight times loss and of each metric.
         """
-        sums = dict.fromkeys(("loss", *metrics), 0.0)
+        sums = dict.fromkeys(("rows", "loss", *metrics), 0.0)
         parameters = self.model.parameters()
         try:
-            for x, target, weights in batches:
+            for x, target, weights, part in batches:
                 y, backward = self.model(x, training=True)
                 value, loss_backward = self.loss(y, target, weights)
                 if not math.isfinite(value):
                     raise TrainingError(f"the loss is {value}")
-                part = float(len(x) if weights is None else weights.sum())
+                sums["rows"] += len(x)
                 sums["loss"] += part * value
                 for name, metric in metrics.items():
                     sums[name] += len(x) * metric(target, y)
@@ -367,8 +478,8 @@ class Trainer:
             for parameter in parameters.values():
                 parameter.clear_grad()
             raise
-        if checkpoint is not None:
-            checkpoint.offer()
+        if good is not None:
+            good.offer()
         self.optimizer.step(parameters)
         return sums
 
@@ -377,95 +488,10 @@ class Trainer:
         value, _ = self.loss(y, target, weight)
         return {"loss": value} | {name: m(target, y) for name, m in self.metrics.items()}
 
-
-class _Checkpoint:
-    """The latest state that is known to give a finite loss, in memory that is used again."""
-
-    def __init__(self, model: Model, optimizer: Optimizer) -> None:
-        self.model, self.optimizer = model, optimizer
-        self.parameters: dict[str, Array] = {}
-        self.state: dict[str, Array] = {}
-        self.offers = 0
-        self._take()
-
-    def offer(self) -> None:
-        """Take each sixteenth state offered: a copy at every update would cost time."""
-        self.offers += 1
-        if self.offers % _UPDATES_BETWEEN_COPIES == 0:
-            self._take()
-
-    def _take(self) -> None:
-        weights = {name: p.data for name, p in self.model.parameters().items() if p.trainable}
-        _copy(weights, self.parameters)
-        self.buffers = self.model.buffers()  # never written to: set_buffer replaces them
-        _copy(self.optimizer._live(), self.state)
-
-    def restore(self) -> None:
-        """Put the state back."""
-        parameters = self.model.parameters()
-        for name, array in self.parameters.items():
-            parameters[name].assign(array)
-        for name, array in self.buffers.items():
-            self.model.set_buffer(name, array)
-        self.optimizer.load_state(self.state)
+    def _stateful(self) -> list[tuple[int, Any]]:
+        """Return the callbacks that have a state, numbered among all."""
+        return [(i, c) for i, c in enumerate(self.callbacks) if hasattr(c, "load_state")]
 
 
-def _copy(source: Mapping[str, Array], target: dict[str, Array]) -> None:
-    """Copy all arrays of `source` into those of `target`, which gets what it lacks."""
-    for name, array in source.items():
-        if name in target:
-            np.copyto(target[name], array)
-        else:
-            target[name] = array.copy()
-
-
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Let a Ctrl-C that comes inside the block wait for its end: no update is left half done."""
-    previous = signal.getsignal(signal.SIGINT)
-    if not callable(previous) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[tuple[int, Any]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: waiting.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        if waiting:
-            previous(*waiting[0])
-
-
-def _named(metrics: Mapping[str, Metric] | Iterable[Metric]) -> dict[str, Metric]:
-    """Return metrics by name; those of a sequence are named like their functions."""
-    if not isinstance(metrics, Mapping):
-        metrics = {getattr(m, "__name__", type(m).__name__): m for m in metrics}
-    for name, metric in metrics.items():
-        if not callable(metric):
-            raise TypeError(f"Trainer: metrics must be callables, got {metric!r} for {name!r}")
-    if "loss" in metrics:
-        raise ValueError("Trainer: metrics must not be named 'loss'")
-    return dict(metrics)
-
-
-def _class_weights(weights: Mapping[int, float] | ArrayLike, target: Array, classes: int) -> Array:
-    """Return the weight of each row's class."""
-    if target.ndim != 1 or target.dtype.kind not in "iu":
-        raise ValueError("class_weight must come with integer labels")
-    if isinstance(weights, Mapping):
-        if unknown := set(weights) - set(range(classes)):
-            raise ValueError(f"class_weight must name labels 0 .. {classes - 1}, got {unknown}")
-        weights = [weights.get(label, 1.0) for label in range(classes)]
-    return check_weights(weights, classes, "class_weight")[target]
-
-
-def _check_finite(x: Array) -> None:
-    """Raise ValueError where a row of x holds NaN or infinity; a few rows are read at a time."""
-    if x.dtype.kind != "f":
-        return
-    rows = max(1, 2**20 // max(1, x[0].size))
-    for start in range(0, len(x), rows):
-        finite = np.isfinite(x[start : start + rows]).reshape(-1, x[0].size).all(axis=1)
-        if not finite.all():
-            row = start + int(np.argmin(finite))
-            raise ValueError(f"Trainer: x must be finite, got NaN or infinity in row {row}")
+def _nothing(trainer: Trainer) -> None:
+    """Stand for what a callback does not have."""

@@ -10,67 +10,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
-MODES = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
-
-
-def per_axis(value, axes):
-    """Return `value` once for each of `axes` axes."""
-    return (value,) * axes if isinstance(value, int) else tuple(value)
-
-
-def pads(shape, kernel, stride, padding, dilation):
-    """Return the (begin, end) border of each axis."""
-    spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    if padding == "valid":
-        return [(0, 0)] * len(shape)
-    if padding == "causal":
-        return [(span - 1, 0) for span in spans]
-    if padding == "same":
-        totals = [
-            max((math.ceil(n / s) - 1) * s + span - n, 0)
-            for n, s, span in zip(shape, stride, spans, strict=True)
-        ]
-        return [(total // 2, total - total // 2) for total in totals]
-    if isinstance(padding, int):
-        return [(padding, padding)] * len(shape)
-    return [tuple(pair) for pair in padding]
-
-
-def output_length(n, span, stride, pad, ceil_mode):
-    """Return how many windows an axis of n pixels has; the last starts before the end border."""
-    if not ceil_mode:
-        return (n + sum(pad) - span) // stride + 1
-    length = -(-(n + sum(pad) - span) // stride) + 1
-    return length - 1 if (length - 1) * stride >= n + pad[0] else length
-
-
-def taps(shape, kernel, stride, padding, mode="zeros", dilation=1, ceil_mode=False):
-    """Return the pixel that each tap of each output reads, shape (outputs..., taps)."""
-    axes = len(shape)
-    kernel, stride, dilation = (per_axis(v, axes) for v in (kernel, stride, dilation))
-    border = pads(shape, kernel, stride, padding, dilation)
-    pixel = np.arange(math.prod(shape)).reshape(shape)
-    if mode == "zeros":
-        pixel = np.pad(pixel, border, constant_values=-1)
-    else:
-        pixel = np.pad(pixel, border, mode=MODES[mode])
-    spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-    length = [
-        output_length(n, span, s, pad, ceil_mode)
-        for n, span, s, pad in zip(shape, spans, stride, border, strict=True)
-    ]
-    beyond = [
-        (0, max((o - 1) * s + span - n, 0))
-        for o, s, span, n in zip(length, stride, spans, pixel.shape, strict=True)
-    ]
-    window = sliding_window_view(np.pad(pixel, beyond, constant_values=-2), spans)
-    window = window[
-        tuple(slice(0, (o - 1) * s + 1, s) for o, s in zip(length, stride, strict=True))
-    ]
-    window = window[(..., *(slice(None, None, d) for d in dilation))]
-    return window.reshape(*length, math.prod(kernel))
+from cycnn._reference.windows import MODES, output_length, pads, per_axis, taps  # noqa: F401
 
 
 def gather(x, pixel, border=0.0):

@@ -14,11 +14,15 @@ import pytest
 STACK = (
     ("__main__", "cli"),
     ("", "versions"),  # "" is cycnn/__init__.py, the public names
-    ("trainer", "progress", "data", "datasets", "models"),
-    ("graph", "summary", "serialize"),
+    ("trainer", "callbacks"),
+    ("rates", "resume"),
+    ("guard", "history", "feed", "progress"),
+    ("data", "datasets", "models"),
+    ("graph", "summary", "serialize", "selfcheck"),
     ("losses", "optim", "schedules"),
+    ("metrics",),
     ("layers",),
-    ("init",),
+    ("init", "autodiff", "_reference"),
     ("ops",),
     ("engine",),
     ("kernels",),
@@ -33,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def package():
     """Return the folder of the package: the sources when they are here, else what is installed."""
-    if (ROOT / "cycnn").is_dir():
+    if (ROOT / "cycnn" / "__init__.py").exists():
         return ROOT / "cycnn"
     return Path(importlib.util.find_spec("cycnn").origin).parent
 

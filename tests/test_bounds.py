@@ -66,6 +66,20 @@ for dtype in ("float32", "float64"):
         y = ops.conv(x, weight, draw(K), activation="relu", **options)
         ops.conv_backward_input(draw(*y.shape), weight, x_shape, **options)
         ops.conv_backward_weight(draw(*y.shape), x, kernel, **options)
+    for x_shape, kernel, K in [
+        ((5, 4, 5, 5), (3, 2), 13), ((1, 5, 70), (3,), 37), ((2, 2, 3, 2, 1), (2, 1, 2), 1),
+        ((3, 4, 5, 6), (2, 2), 15),
+    ]:
+        x = draw(*x_shape)
+        weight = draw(*kernel, K, x_shape[-1])
+        y = ops.conv_transpose(x, weight, draw(K), stride=2)
+        ops.conv_transpose_backward_weight(draw(*y.shape), x, kernel, stride=2)
+        outputs = [n - k + 1 for n, k in zip(x_shape[1:-1], kernel)]
+        groups = int(np.gcd(x_shape[-1], K))
+        weight = draw(*outputs, *kernel, x_shape[-1] // groups, K)
+        y = ops.locally_connected(x, weight, draw(*outputs, K), groups=groups)
+        ops.locally_connected_backward_input(draw(*y.shape), weight, x_shape, groups=groups)
+        ops.locally_connected_backward_weight(draw(*y.shape), x, kernel, groups=groups)
     for N, C, K in [(1, 1, 1), (3, 5, 7), (13, 70, 37), (2, 129, 10)]:
         x, weight = draw(N, C), draw(C, K)
         ops.dense(x, weight, draw(K))
@@ -77,6 +91,15 @@ for dtype in ("float32", "float64"):
         ops.max_pool_backward(draw(*y.shape), offset, x_shape, 3, stride=2, padding=1)
         y = ops.avg_pool(x, 2, stride=1)
         ops.avg_pool_backward(draw(*y.shape), x_shape, 2, stride=1)
+        index = ops.max_pool_index(offset, x_shape, dtype, 3, stride=2, padding=1)
+        ops.max_unpool_backward(x, index)
+        y = ops.lp_pool(x, 2, p=3, stride=1)
+        ops.lp_pool_backward(draw(*y.shape), x, y, 2, p=3, stride=1)
+        y, offset = ops.adaptive_max_pool(x, 2)
+        index = ops.adaptive_max_index(offset, x_shape, dtype, 2)
+        ops.max_unpool(draw(*y.shape), index, x_shape[1:-1])
+        y, index = ops.global_max_pool(x)
+        ops.global_max_pool_backward(y, index, x_shape)
         C = x_shape[-1]
         ops.global_avg_pool(x)
         ops.global_avg_pool_backward(draw(x_shape[0], C), x_shape)
@@ -85,6 +108,21 @@ for dtype in ("float32", "float64"):
         ops.batch_norm_backward(draw(*x_shape), x, gamma, mean, variance, 1e-5)
         ops.batch_norm_inference(x, gamma, beta, mean, variance, 1e-5)
         ops.batch_norm_inference_backward(draw(*x_shape), x, gamma, mean, variance, 1e-5, True)
+        y, mean, variance = ops.group_norm(x, gamma, beta, 1, 1e-5)
+        ops.group_norm_backward(draw(*x_shape), x, gamma, mean, variance, 1e-5)
+        ops.standardize(x, *ops.channel_statistics(x))
+        for axes in (1, len(x_shape) - 1):
+            weight, shift = draw(*x_shape[-axes:]), draw(*x_shape[-axes:])
+            y, *statistics = ops.row_norm(x, weight, shift, axes, 1e-5)
+            ops.row_norm_backward(draw(*x_shape), x, weight, *statistics, axes)
+        for within in (False, True):
+            y, window = ops.local_response_norm(x, 3, 1, 0.75, 1, within=within)
+            ops.local_response_norm_backward(y, x, window, 3, 1, 0.75, 1, within=within)
+        for function in ("gelu", "clip", "log"):
+            ops.activation_backward(ops.activation(x, function, 0, 1), x, function, 0, 1)
+        ops.prelu_backward(ops.prelu(x, gamma), x, gamma)
+        y, log = ops.softmax(x), ops.log_softmax(x)
+        ops.log_softmax_backward(ops.softmax_backward(x, y), log)
         ops.relu_backward(draw(*x_shape), ops.relu(x))
         ops.add([x, draw(*x_shape), draw(*x_shape)], [1.0, 2.0, 3.0])
         ops.split(ops.concat([x, x], -1), (C, C), -1)

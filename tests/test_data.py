@@ -53,7 +53,7 @@ def test_batches_take_every_row_once(rng, shuffle, weighted):
         seen, updates = [], 0
         for parts, total in batches:
             updates += 1
-            rows = [(batch.copy(), target, share) for batch, target, share in parts]
+            rows = [(batch.copy(), target, share) for batch, target, share, _ in parts]
             count = sum(len(target) for _, target, _ in rows)
             assert total == (2 * count if weighted else count)
             for batch, target, share in rows:

@@ -7,7 +7,8 @@ import pytest
 
 import cycnn
 
-from .helpers import normal, same_bits
+from .contract import cases
+from .helpers import normal, placements, same_bits
 
 
 def network(**options):
@@ -40,13 +41,20 @@ def test_1_nan_in_x_reaches_its_own_row_only(x, value):
     assert same_bits(y[[0, 1, 3]], clean[[0, 1, 3]])
 
 
-def test_1_nan_goes_through_every_layer():
-    image = np.full((1, 4, 4, 3), np.nan, "float32")
-    for layer in (
-        cycnn.Conv(2, 3), cycnn.DepthwiseConv(3), cycnn.ReLU(), cycnn.MaxPool(2), cycnn.AvgPool(2),
-        cycnn.GlobalAvgPool(), cycnn.BatchNorm(), cycnn.Flatten(), cycnn.Dropout(0.5),
-    ):  # fmt: skip
-        assert np.isnan(layer.build((4, 4, 3), rng=0)(image)[0]).all(), layer
+BORDERED = {"MaxUnpool", "Pad", "ConvTranspose"}  # some of their outputs see no input
+
+
+@pytest.mark.parametrize("row", cases())
+def test_1_nan_goes_through_every_layer_and_stays_in_its_row(rng, row):
+    layer, inputs = row.build(), row.inputs(rng, 3)
+    clean, _ = row.call(layer, inputs)
+    for x in inputs:
+        if x.dtype.kind == "f":  # the others are indices
+            x[1] = np.nan
+    y, _ = row.call(layer, inputs)
+    lost = ~np.isnan(y[1])
+    assert not lost.all() if type(layer).__name__ in BORDERED else not lost.any()
+    assert same_bits(y[[0, 2]], clean[[0, 2]])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -54,6 +62,18 @@ def test_2_nan_in_x_is_refused_in_training(x, value):
     x[2, 3, 3, 1] = value
     with pytest.raises(ValueError, match="finite|NaN|nan|inf"):
         trainer_of(network()).fit(x, Y, verbose=0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_2_nan_in_y_is_refused_in_training(x, value):
+    model = cycnn.Sequential([cycnn.Flatten(), cycnn.Dense(1)], input_shape=(6, 7, 2), rng=0)
+    before = model.parameters()["1.weight"].data.copy()
+    trainer = cycnn.Trainer(model, cycnn.MeanSquaredError(), cycnn.SGD(0.1))
+    target = np.array([0.5, 1, value, 2])
+    for train in (lambda: trainer.fit(x, target, verbose=0), lambda: trainer.step(x, target)):
+        with pytest.raises(ValueError, match="target must be finite"):
+            train()
+    assert same_bits(model.parameters()["1.weight"].data, before)
 
 
 def test_2_nan_in_weights_stops_training(x):
@@ -68,6 +88,24 @@ def test_4_5_9_any_real_x_is_cast_and_never_wraps(dtype):
     model = network()
     x = (np.arange(4 * 6 * 7 * 2).reshape(4, 6, 7, 2) % 128).astype(dtype)
     assert same_bits(model.predict(x), model.predict(x.astype("float32")))
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_3_a_softmax_of_nothing_but_infinities_is_nan(value):
+    logits = np.zeros((2, 3), "float32")
+    logits[1] = value
+    for layer in (cycnn.Softmax(), cycnn.LogSoftmax()):
+        y, _ = layer.build((3,))(logits)
+        assert np.isfinite(y[0]).all() and np.isnan(y[1]).all()
+    assert np.isnan(cycnn.CrossEntropy()(logits, [0, 0])[0])
+
+
+def test_7_8_9_10_11_a_model_takes_arrays_from_anywhere_in_memory(x):
+    model = network()
+    expected, loss = model.predict(x), trainer_of(network()).step(x, Y)
+    for name, placed in placements(x):
+        assert same_bits(model.predict(placed), expected), name
+        assert trainer_of(network()).step(placed, Y) == loss, name
 
 
 @pytest.mark.parametrize("wrong", [None, "text", object(), 1j, [["a"]], {}])
@@ -140,8 +178,33 @@ def test_16_wrong_arguments_are_named_at_construction(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    "make, name",
+    [
+        (lambda value: cycnn.BatchNorm(momentum=value), "momentum"),
+        (lambda value: cycnn.BatchNorm(eps=value), "eps"),
+        (lambda value: cycnn.Dropout(value), "rate"),
+        (lambda value: cycnn.Add([1.0, value]), "coefficients"),
+        (lambda value: cycnn.CrossEntropy(label_smoothing=value), "label_smoothing"),
+        (lambda value: cycnn.Hinge(value), "margin"),
+        (lambda value: cycnn.Huber(value), "delta"),
+        (lambda value: cycnn.SGD(0.1, momentum=value), "momentum"),
+        (lambda value: cycnn.SGD(0.1, 0.9, value), "nesterov"),
+        (lambda value: cycnn.Adam(weight_decay=value), "weight_decay"),
+        (lambda value: cycnn.schedules.Cosine(value, 9), "start"),
+        (lambda value: cycnn.schedules.OneCycle(1, 9, value), "rise"),
+        (lambda value: cycnn.callbacks.WeightAverage(value), "decay"),
+        (lambda value: cycnn.data.Mixup(value), "alpha"),
+    ],
+)
+@pytest.mark.parametrize("value", ["0.5", [0.5], {}])
+def test_16_what_is_no_number_is_named_at_construction(make, name, value):
+    with pytest.raises(TypeError, match=f"{name} must be"):
+        make(value)
+
+
 def test_17_pool_padding_beyond_half_the_window():
-    for pool in (cycnn.MaxPool, cycnn.AvgPool):
+    for pool in (cycnn.MaxPool, cycnn.AvgPool, cycnn.LpPool):
         with pytest.raises(ValueError, match="padding.*2"):
             pool(3, padding=2).build((8, 8, 1))
 
@@ -207,6 +270,16 @@ def test_24_impossible_weights(x, weight):
         cycnn.CrossEntropy()(np.zeros((4, 3)), Y, weight)
 
 
+def test_25_one_class_only(x):
+    model = network()
+    y = np.ones(4, int)
+    history = trainer_of(model).fit(x, y, epochs=2, validation=(x, y), verbose=0)
+    assert np.isfinite([*history["loss"], *history["val_loss"]]).all()
+    alone = network(rng=1)[:-1]
+    one = cycnn.Sequential([*alone.layers, cycnn.Dense(1)], input_shape=(6, 7, 2), rng=0)
+    assert trainer_of(one).fit(x, np.zeros(4), verbose=0)["loss"] == [0.0]  # -log 1
+
+
 def test_28_batch_norm_over_a_single_value():
     layer = cycnn.BatchNorm().build((3,))
     with pytest.raises(ValueError, match="BatchNorm|batch"):
@@ -262,6 +335,32 @@ def test_31_32_impossible_sizes(build, x):
     assert same_bits(model.predict(x), before)
 
 
+@pytest.mark.parametrize("size", [2**40, 2**62, 2**70])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda size: cycnn.Conv(2, 1, padding=size),
+        lambda size: cycnn.Conv(2, 1, padding=((0, 0), (0, size))),
+        lambda size: cycnn.Conv(2, 2, dilation=size, padding=size),
+        lambda size: cycnn.ConvTranspose(2, 1, stride=size),
+        lambda size: cycnn.Pad(size),
+        lambda size: cycnn.Upsample(size),
+        lambda size: cycnn.AdaptiveAvgPool(size),
+        lambda size: cycnn.MaxUnpool((size, 1)),
+        lambda size: cycnn.LocallyConnected(size, 1),
+    ],
+)
+def test_31_sizes_beyond_any_memory(x, make, size):
+    def use():
+        layer, shape = make(size), x.shape[1:]
+        if layer.merges:
+            return layer.build((shape, shape))((x, np.zeros(x.shape, int)))
+        return layer.build(shape, rng=0)(x)
+
+    with pytest.raises((MemoryError, ValueError)):
+        use()
+
+
 def test_32_an_output_that_does_not_fit_in_memory(x):
     layer = cycnn.Conv(1, 1, padding=2**20, bias=False).build((6, 7, 2), rng=0)
     with pytest.raises((MemoryError, ValueError)):
@@ -274,6 +373,10 @@ def test_33_use_before_build(x):
         cycnn.Conv(4, 3)(x)
     with pytest.raises(RuntimeError):
         cycnn.Dense(4)(np.zeros((1, 2)))
+    model = cycnn.Sequential([cycnn.Flatten(), cycnn.Dense(3)])
+    for use in (model, model.predict, trainer_of):
+        with pytest.raises(cycnn.NotBuiltError, match="Sequential.*build"):
+            use(model if use is trainer_of else x)
 
 
 def test_a_layer_is_built_once_per_shape(x):

@@ -53,9 +53,9 @@ print(resident() - before)
 """
 
 
-@pytest.mark.parametrize("steps", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [100, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_a_training_step_takes_no_new_memory(steps):
-    printed = run_python(MEASURE + TRAIN.replace("STEPS", str(steps)), timeout=500).stdout
+    printed = run_python(MEASURE + TRAIN.replace("STEPS", str(steps)), timeout=900).stdout
     faults, growth = map(float, printed.split())
     assert faults <= 1
     assert growth < 2**20

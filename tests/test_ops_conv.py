@@ -10,6 +10,7 @@ import cycnn
 from cycnn import ops
 
 from . import reference
+from .configurations import draw_channels, draw_window
 from .helpers import DTYPES, assert_near, at_offset, integers, normal, same_bits
 
 
@@ -156,6 +157,32 @@ def test_backward_weight_is_exact_on_integers(rng, shape, kernel, filters, optio
     dweight, dbias = ops.conv_backward_weight(dy, x, kernel, bias=False, **options)
     assert_array_equal(dweight, expected[0])
     assert dbias is None
+
+
+@pytest.mark.parametrize(
+    "seed", [*range(60), *(pytest.param(n, marks=pytest.mark.slow) for n in range(60, 1500))]
+)
+def test_random_configurations_are_exact_on_integers(seed):
+    rng = np.random.default_rng(seed)
+    shape, kernel, stride, dilation, padding, _, mode = draw_window(rng)
+    groups, depth, filters = draw_channels(rng)
+    options = {
+        "stride": stride, "padding": padding, "padding_mode": mode, "dilation": dilation,
+        "groups": groups,
+    }  # fmt: skip
+    shape = int(rng.choice([1, 2, 3, 7])), *shape, groups * depth
+    x, weight, bias, dy, _, plain = problem(
+        integers, rng, shape, kernel, filters, options, "float32"
+    )
+    assert_array_equal(
+        ops.conv(x, weight, bias, **options), reference.conv(x, weight, bias, **plain)
+    )
+    dx = ops.conv_backward_input(dy, weight, shape, **options)
+    assert_array_equal(dx, reference.conv_backward_input(dy, weight, shape, **plain))
+    gradients = ops.conv_backward_weight(dy, x, kernel, **options)
+    expected = reference.conv_backward_weight(dy, x, kernel, **plain)
+    for gradient, wanted in zip(gradients, expected, strict=True):
+        assert_array_equal(gradient, wanted)
 
 
 @each_dtype

@@ -95,12 +95,27 @@ def test_inference_and_its_gradient(rng, shape, dtype):
     assert gradients[0] is None
 
 
-def test_a_large_mean_does_not_ruin_the_variance(rng):
-    x = (normal(rng, (4, 9, 9, 5)) + 1e4).astype("float32")
-    one, zero = np.ones(5, "float32"), np.zeros(5, "float32")
-    y, _, variance = ops.batch_norm(x, one, zero, EPS)
-    assert_allclose(variance, x.astype("float64").reshape(-1, 5).var(0), rtol=1e-4)
-    assert_allclose(y.reshape(-1, 5).std(0), 1, rtol=1e-3)
+@pytest.mark.parametrize("mean", [10.0, 1e4])
+def test_a_large_mean_costs_no_digits(rng, mean):  # statistics are float64
+    shape, one, zero = (16, 20, 20, 5), np.ones(5, "float32"), np.zeros(5, "float32")
+    x = (rng.standard_normal(shape) + mean).astype("float32")
+    dy = (rng.standard_normal(shape) + 1).astype("float32")
+    y, found, variance = ops.batch_norm(x, one, zero, EPS)
+    dx, dgamma, dbeta = ops.batch_norm_backward(dy, x, one, found, variance, EPS)
+    eps = np.finfo("float32").eps
+    expected = reference.batch_norm(x, one, zero, EPS)
+    assert_allclose(variance, expected[2], rtol=64 * eps)
+    assert_allclose(y, expected[0], rtol=0, atol=64 * eps * np.sqrt(mean))
+    assert_allclose(
+        ops.batch_norm_inference(x, one, zero, found, variance, EPS), y, rtol=0, atol=64 * eps
+    )
+    gradients = reference.batch_norm_backward(dy, x, one, EPS)
+    assert_allclose(dx, gradients[0], rtol=0, atol=64 * eps * np.sqrt(mean))
+    frozen = ops.batch_norm_inference_backward(dy, x, one, found, variance, EPS, True)
+    for sums in ((dgamma, dbeta), frozen[1:]):
+        for actual, wanted in zip(sums, gradients[1:], strict=True):
+            # Runs of up to 256 terms are added in float32, which errs by a few eps of their sum.
+            assert_allclose(actual, wanted, rtol=0, atol=4 * eps * np.abs(dy).sum() / 5)
 
 
 def test_a_constant_channel_becomes_beta():

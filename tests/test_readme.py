@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import cycnn
+from cycnn.layers import REGISTRY
 
 ROOT = Path(__file__).parents[1]
 PAGES = [page for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))) if page.exists()]
@@ -36,6 +37,16 @@ def test_docstring_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert result.failed == 0
+
+
+@pytest.mark.skipif(not (ROOT / "docs").exists(), reason="needs a whole checkout")
+@pytest.mark.parametrize("page", ["README.md", "docs/layers.md"])
+def test_every_layer_is_listed(page):
+    text = (ROOT / page).read_text()
+    layers = set(REGISTRY) | {"Lambda"}
+    if page != "README.md":
+        layers -= {"Sequential", "Residual", "Parallel", "Graph"}
+    assert not [name for name in sorted(layers) if not re.search(rf"`{name}\b", text)]
 
 
 @pytest.mark.skipif(not (ROOT / "docs").exists(), reason="needs a whole checkout")

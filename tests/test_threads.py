@@ -145,6 +145,21 @@ print(cycnn.get_num_threads())
         assert printed == expected or expected is None
 
 
+def test_more_threads_than_processors():
+    code = """
+import numpy as np, cycnn
+from cycnn import ops
+assert cycnn.get_num_threads() == 64
+rng = np.random.default_rng(0)
+x, weight = rng.standard_normal((64, 9, 9, 64)), rng.standard_normal((3, 3, 64, 64))
+many = ops.conv(x, weight), ops.conv_backward_input(x[:, :7, :7].copy(), weight, x.shape)
+with cycnn.num_threads(1):
+    one = ops.conv(x, weight), ops.conv_backward_input(x[:, :7, :7].copy(), weight, x.shape)
+assert all(map(np.array_equal, many, one))
+"""
+    run_python(code, OMP_NUM_THREADS="64", CYCNN_NUM_THREADS="64")
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "abc", "1.5"])
 def test_wrong_environment_is_named(value):
     done = run_python("import cycnn", check=False, CYCNN_NUM_THREADS=value)

@@ -257,16 +257,24 @@ def test_divergence_stops_and_keeps_the_last_good_weights(data):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends a signal")
-def test_an_interrupt_comes_between_two_updates(rng):
+def test_44_an_interrupt_comes_between_two_updates(rng):
     x, y = normal(rng, (64, 4), "float64"), rng.integers(0, 3, 64)
     model = linear()
     trainer = trainer_of(model)
-    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    sent = []
+
+    def interrupt():
+        sent.append(time.perf_counter())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    timer = threading.Timer(0.3, interrupt)
     timer.start()
-    began = time.perf_counter()
-    with pytest.raises(KeyboardInterrupt):
-        trainer.fit(x, y, epochs=1_000_000, batch_size=16, verbose=0)
-    assert time.perf_counter() - began < 5
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit(x, y, epochs=1_000_000, batch_size=16, verbose=0)
+    finally:
+        timer.cancel()
+    assert time.perf_counter() - sent[0] < 1
     assert all(np.isfinite(a).all() for a in arrays(model))
     trainer.fit(x, y, epochs=1, verbose=0)  # and training goes on
 

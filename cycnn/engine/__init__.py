@@ -22,18 +22,19 @@ from cycnn.engine.plan import (
 )
 
 __all__ = [
-    "FORK_HANDLER", "ISA", "OPENMP_VERSION", "Bound", "Kernel", "Plan", "available_isas", "empty", "kernels",
-    "memory_info", "openmp_limit", "zeros",
+    "FORK_HANDLER", "ISA", "OPENMP_VERSION", "Bound", "Kernel", "Plan", "available_isas", "empty",
+    "kernels", "memory_info", "openmp_limit", "zeros",
 ]  # fmt: skip
 
 _MODULES = (
-    "constants", "conv", "weight_gradient", "depthwise", "elementwise", "pool", "norm", "loss", "optim",
-    "peak",
+    "constants", "conv", "weight_gradient", "depthwise", "depthwise_weight", "elementwise", "pool",
+    "norm", "loss", "optim", "peak", "activation", "softmax", "prelu", "group_norm", "row_norm",
+    "lrn", "regression_loss", "rearrange", "merge", "global_pool", "local", "bias",
 )  # fmt: skip
 
 
 def available_isas() -> tuple[str, ...]:
-    """Return the instruction sets that both this processor and this installation have, fastest first."""
+    """Return the instruction sets that this processor and this installation have, fastest first."""
     found = []
     for isa in instruction_sets():
         try:
@@ -74,7 +75,7 @@ def _load(dtype: np.dtype[Any]) -> SimpleNamespace:
 
 
 def kernels(dtype: DTypeLike) -> SimpleNamespace:
-    """Return the kernels (and the constants VL, MR, NR) built for `dtype`, loaded when first asked for."""
+    """Return the kernels (and VL, MR, NR) built for `dtype`, loaded when first asked for."""
     try:
         return _loaded[dtype]
     except KeyError:

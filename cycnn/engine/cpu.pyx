@@ -1,7 +1,7 @@
 """Which instruction sets this processor and its operating system offer.
 
-Compiled for the lowest processor only: a detector built with the instructions that it looks for would die
-of them.
+Compiled for the lowest processor only: a detector built with the instructions that it looks for
+would die of them.
 """
 cdef extern from *:
     """
@@ -20,8 +20,9 @@ cdef extern from *:
         #include <immintrin.h>
         static int leaf(int number, int word) { int r[4]; __cpuidex(r, number, 0); return r[word]; }
         static int has_v2(void) { return (leaf(1, 2) >> 20 & 1) && (leaf(1, 2) >> 23 & 1); }
-        static int has_v3(void) { return has_v2() && (leaf(1, 2) >> 27 & 1) && (leaf(1, 2) >> 12 & 1)
-            && (_xgetbv(0) & 6) == 6 && (leaf(7, 1) >> 5 & 1) && (leaf(7, 1) >> 8 & 1); }
+        static int has_v3(void) { return has_v2() && (leaf(1, 2) >> 27 & 1)
+            && (leaf(1, 2) >> 12 & 1) && (_xgetbv(0) & 6) == 6
+            && (leaf(7, 1) >> 5 & 1) && (leaf(7, 1) >> 8 & 1); }
         static int has_v4(void) { return has_v3() && (_xgetbv(0) & 0xe6) == 0xe6
             && (leaf(7, 1) >> 16 & 1) && (leaf(7, 1) >> 17 & 1) && (leaf(7, 1) >> 28 & 1)
             && (leaf(7, 1) >> 30 & 1) && (leaf(7, 1) >> 31 & 1); }

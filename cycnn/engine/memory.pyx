@@ -7,7 +7,8 @@ Size classes: eight per power of two, so a block is at most 12.5 % larger than a
 that was not used again within WINDOW allocations is released, and so are the blocks freed longest
 ago when the pool holds (live + cached) more than 1.5 times the peak of the live bytes: a training
 step needs some sizes on its way up and others on its way down, more than its peak taken together.
-Blocks of 2 MB and more are mapped by themselves, aligned to 2 MB and marked for huge pages.
+Blocks of 64 KB and more are mapped by themselves, those of 2 MB and more aligned to 2 MB and marked
+for huge pages.
 """
 import numpy as np
 from libc.stdint cimport uintptr_t
@@ -63,7 +64,6 @@ cdef extern from "pythread.h" nogil:
 cdef extern from "Python.h":
     int PyBuffer_FillInfo(Py_buffer* view, object owner, void* buf, Py_ssize_t len,
                           int readonly, int flags) except -1
-
 
 
 cdef struct Chunk:
@@ -132,7 +132,7 @@ cdef void unlink(Chunk* c) noexcept nogil:
 
 
 cdef void trim(size_t most) noexcept nogil:
-    """Release the chunks freed longest ago: those beyond `most` live or cached bytes, and the stale."""
+    """Release the chunks freed longest ago: those beyond `most` bytes, and the stale."""
     cdef Chunk* c
     while pool.oldest != NULL and (
             pool.live + pool.cached > most or pool.allocations - pool.oldest.freed > WINDOW):
@@ -240,5 +240,5 @@ def zeros(shape, dtype):
 
 
 def memory_info():
-    """Return the pool's bytes as a dict: live (in arrays), cached (free, mapped), peak (of live)."""
+    """Return the pool's bytes as a dict: live (in arrays), cached (free), peak (of live)."""
     return {"live": pool.live, "cached": pool.cached, "peak": max(pool.peak, pool.last_peak)}

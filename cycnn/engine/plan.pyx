@@ -1,14 +1,15 @@
 """Plans: kernels, their arguments and the one parallel loop that runs them.
 
-A kernel is a job function ``f(args, job, scratch)`` and the names of the slots of its Args struct.  Every slot is
-eight bytes (a pointer, an extent or a double), so one piece of code fills any struct.  A plan is a list
-of (kernel, args, number of jobs): its steps run in order, the jobs of a step in any order and on any
-thread, with a barrier after each step, all in a single parallel region.  Steps that do not wait for each other
-may run side by side, their jobs interleaved, so that what they share is in cache.
+A kernel is a job function ``f(args, job, scratch)`` and the names of the slots of its Args struct.
+Every slot is eight bytes (a pointer, an extent or a double), so one piece of code fills any struct.
+A plan is a list of (kernel, args, number of jobs): its steps run in order, the jobs of a step in
+any order and on any thread, with a barrier after each step, all in a single parallel region.  Steps
+that do not wait for each other may run side by side, their jobs interleaved, so that what they
+share is in cache.
 """
 from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport parallel, prange, threadid
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 
@@ -27,7 +28,7 @@ cdef extern from *:
     /* A child of fork has none of libgomp's threads but all of its locks, and waits for ever in its
        first region.  Ending the threads before the fork, in whatever C code it happens, makes the
        child's first region start its own.  Other OpenMP libraries install a handler themselves. */
-    #if defined(_OPENMP) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 9 && !defined(_WIN32)
+    #if defined(_OPENMP) && defined(__GNUC__) && !defined(__clang__) && !defined(_WIN32)
       #include <pthread.h>
       #pragma weak omp_pause_resource_all
       static void before_fork(void) { (void)omp_pause_resource_all(omp_pause_hard); }
@@ -46,8 +47,8 @@ OPENMP_VERSION = CYCNN_OPENMP
 FORK_HANDLER = install_fork_handler() == 0
 
 cdef enum:
-    # Below this much work (operations or bytes) a second thread costs more than it brings: waking it
-    # takes 2 to 20 us, in which one thread does about a million operations.
+    # Below this much work (operations or bytes) a second thread costs more than it brings: waking
+    # it takes 2 to 20 us, in which one thread does about a million operations.
     PARALLEL_WORK = 1 << 20
 
 ctypedef void (*job_function)(const void* args, Py_ssize_t job, char* scratch) noexcept nogil
@@ -100,7 +101,7 @@ cdef int set_slot(Slot* slot, str kind, value, list arrays) except -1:
 
 
 cdef class Kernel:
-    """A compiled job function and the names of its arguments (``x*`` a pointer, ``eps.`` a double)."""
+    """A compiled job function and the names of its slots: ``x*`` a pointer, ``eps.`` a double."""
     cdef job_function run
     cdef readonly str name
     cdef readonly tuple slots
@@ -163,7 +164,9 @@ cdef class Bound:
         free(self.values)
 
 
-cdef inline void run_job(const Step* steps, Py_ssize_t j, const Slot* values, char* scratch) noexcept nogil:
+cdef inline void run_job(
+    const Step* steps, Py_ssize_t j, const Slot* values, char* scratch,
+) noexcept nogil:
     """Run job j of the steps that stand side by side: their first jobs, then their second ones."""
     cdef const Step* step = steps + j % steps.beside
     if j // steps.beside < step.jobs:
@@ -223,7 +226,8 @@ cdef class Plan:
         cdef Py_ssize_t slots = len(kernel.slots), i
         cdef Step* step
         if len(arguments) != len(bound.open):
-            raise TypeError(f"{kernel.name} still takes {tuple(bound.open)}, got {tuple(arguments)}")
+            raise TypeError(
+                f"{kernel.name} still takes {tuple(bound.open)}, got {tuple(arguments)}")
         self.reserve(slots)
         memcpy(self.values + self.slots, bound.values, slots * sizeof(Slot))
         for name, i in bound.open.items():
@@ -246,14 +250,15 @@ cdef class Plan:
     def run(self):
         """Run all steps with as many threads as the work is worth, without the GIL."""
         cdef int n = threads.get_num_threads() if self.work >= PARALLEL_WORK else 1
-        # An odd number of cache lines apart: threads neither share a line nor fall in one cache set.
+        # An odd number of cache lines apart: threads share no line and meet in no cache set.
         cdef Py_ssize_t stride = ((self.scratch + 63) // 64 | 1) * 64
         cdef char* scratch = NULL
-        cdef Py_ssize_t s = 0, j
+        cdef Py_ssize_t s = 0, j, jobs = 0
         if self.scratch:
             block = Block(stride * n)
             scratch = <char*><uintptr_t>block.address
         with nogil, parallel(num_threads=n):
             for s in range(self.count):
-                for j in prange(self.steps[s].beside * self.steps[s].longest, schedule="dynamic"):
+                jobs = self.steps[s].beside * self.steps[s].longest
+                for j in prange(jobs, schedule="dynamic"):
                     run_job(self.steps + s, j, self.values, scratch + threadid() * stride)

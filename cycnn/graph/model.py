@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Self
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +16,10 @@ from cycnn.graph.program import Composite, Program, lower, pack, unpack
 from cycnn.layers import Backward, Layer, Parameter, Shapes, Source
 from cycnn.layers.base import batched
 from cycnn.layers.building import each
+
+if TYPE_CHECKING:
+    from cycnn.graph.trace import Trace
+    from cycnn.losses import Loss
 
 DEFAULT_BATCH_SIZE = 64
 
@@ -27,6 +32,7 @@ class Model(Composite):
     """
 
     _program: Program | None = None
+    _classes: tuple[str, ...] | None = None
 
     def children(self) -> dict[str, Layer]:
         """Return the layers of this model by name, models inside as one."""
@@ -147,6 +153,66 @@ class Model(Composite):
                 result[part] = y
         return unpack(results)
 
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the classes in the order of the outputs, saved with the model.
+
+        A model of one output, above 0 for the second class, has two names.
+        """
+        return self._classes
+
+    @classes.setter
+    def classes(self, names: Iterable[str] | None) -> None:
+        if names is None:
+            self._classes = None
+            return
+        owner, names = type(self).__name__, tuple(names)
+        if not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise ValueError(f"{owner}: classes must be different texts, got {names!r}")
+        if len(self.output_shape) != 1 or max(self.output_shape[0], 2) != len(names):
+            raise ValueError(
+                f"{owner}: classes must be one name for each output, of shape {self.output_shape}, "
+                f"got {len(names)}"
+            )
+        self._classes = names
+
+    def classify(self, x: Any, batch_size: int | None = None) -> Array:
+        """Return the name of the class of every row: that of its largest output.
+
+        Parameters
+        ----------
+        x : array_like of shape (N, *input_shape)
+        batch_size : int, optional
+            As for `predict`.
+
+        Returns
+        -------
+        ndarray of str of shape (N,)
+
+        Raises
+        ------
+        ValueError
+            If `classes` is not set.
+
+        Examples
+        --------
+        >>> from cycnn import Dense, Sequential
+        >>> model = Sequential([Dense(2)], input_shape=(2,), rng=0)
+        >>> model[0].weight.assign([[1, 0], [0, 1]])
+        >>> model.classes = ["left", "right"]
+        >>> model.classify([[3, 1], [0, 2]]).tolist()
+        ['left', 'right']
+        """
+        if self._classes is None:
+            raise ValueError(
+                f"{type(self).__name__}: classes must be set first, such as "
+                "model.classes = ['cat', 'dog'], got None"
+            )
+        y = self.predict(x, batch_size)
+        number = (y[:, 0] > 0).astype(np.int64) if y.shape[1] == 1 else y.argmax(axis=1)
+        names: Array = np.array(self._classes)[number]
+        return names
+
     def _split(self, x: Any) -> tuple[Array, ...]:
         """Return the inputs as a tuple of arrays of any real dtype; raise if a shape is wrong."""
         owner, shapes = type(self).__name__, each(self.input_shape)
@@ -163,6 +229,16 @@ class Model(Composite):
                 f"{owner}: all inputs must have as many rows, got {[len(a) for a in arrays]}"
             )
         return arrays
+
+    def trace(self, x: Any, target: ArrayLike, loss: Loss, training: bool = True) -> Trace:
+        """Return what passes through each layer, forward and backward, from the loss back.
+
+        Per layer x, y, dy, dx and the parameters' gradients: those of a trainer's step, bit for bit
+        (and dx for every layer). The model stays as it is. See `cycnn.graph.trace`.
+        """
+        from cycnn.graph.trace import trace
+
+        return trace(self, x, target, loss, training)
 
     # State
 

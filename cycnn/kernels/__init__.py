@@ -1,1 +1,1 @@
-"""Job functions, compiled once per instruction set and dtype: no checks, no allocation, no Python."""
+"""Job functions, compiled per instruction set and dtype: no checks, no allocation, no Python."""

@@ -7,8 +7,7 @@ border (window.pxd), in blocks of channels, and multiplies windows by packed wei
 tiles (tile.pxd).  A tile's rows are any MR pixels of the block, so tiles are full on small images
 too.  Partial sums over channel blocks wait in y; bias and activation follow the last block.
 
-Loop nest of a job:  channel block > panel of NR kernels > class of pixels > tile of MR pixels >
-taps.
+Loop nest of a job:  channel block > panel of NR kernels > class of pixels > MR pixels > taps.
 
 Where the zero border is a large part of all windows (small images), pixels are grouped in classes
 that have the same taps inside the image, and only these taps are computed.
@@ -20,7 +19,7 @@ from cycnn.kernels.simd cimport (
 )
 from cycnn.kernels.tile cimport ACCUMULATE, multiply
 from cycnn.kernels.window cimport (
-    Block, Window, block_at, fill_slab, rows_merge, set_channels, tap_at, window_at,
+    Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_of,
 )
 
 WINDOW_SLOTS = (
@@ -50,13 +49,6 @@ cdef struct ConvArgs:
     Py_ssize_t at_y, at_classes, at_taps, at_bias, at_spare, at_slab    # bytes into scratch
 
 
-cdef inline real* pixel(const ConvArgs* a, Py_ssize_t plane, Py_ssize_t oh, Py_ssize_t ow) noexcept nogil:
-    """Return where output (plane, oh, ow) is in y."""
-    cdef Py_ssize_t n = plane // a.window.OD, od = plane - n * a.window.OD
-    return a.y + (((n * a.YD + a.UD + od * a.VD) * a.YH + a.UH + oh * a.VH) * a.YW
-                  + a.UW + ow * a.VW) * a.K
-
-
 cdef struct Class:
     # Pixels whose windows have the same taps inside the image.
     real** x                    # one pointer per pixel, filled up to a multiple of MR
@@ -68,26 +60,40 @@ cdef struct Class:
 
 
 cdef Py_ssize_t list_pixels(
-    const ConvArgs* a, const Block* b, Py_ssize_t cls, Py_ssize_t g, Py_ssize_t channel, real* slab,
+    const ConvArgs* a, const Block* b, Py_ssize_t cls, Py_ssize_t g, const Windows* at,
     real** x, real** y,
 ) noexcept nogil:
     """Write the pointers of a class's pixels; return how many there are."""
     cdef const Window* v = &a.window
-    cdef Py_ssize_t i, q, oh, ow, count = 0, first = g * (a.K // a.groups)
+    cdef Py_ssize_t i, j, q, n, oh, ow, _row, count = 0
+    cdef Py_ssize_t step = a.VW * a.K, row_step = a.VH * a.YW * a.K
+    cdef Py_ssize_t image = a.YD * a.YH * a.YW * a.K
+    cdef real* p
+    cdef real* r
+    cdef real* first = a.y + ((a.UD * a.YH + a.UH) * a.YW + a.UW) * a.K + g * (a.K // a.groups)
     if a.classes == 0:
         for i in range(b.planes):
-            for oh in range(b.row, b.row + b.rows):
-                for ow in range(b.column, b.column + b.columns):
-                    x[count] = window_at(v, b, i, oh, ow, channel, slab)
-                    y[count] = pixel(a, b.plane + i, oh, ow) + first
+            n = (b.plane + i) // v.OD
+            r = first + n * image + (b.plane + i - n * v.OD) * a.VD * a.YH * a.YW * a.K
+            r = r + b.row * row_step + b.column * step
+            p = at.origin + i * at.plane_step
+            for _row in range(b.rows):
+                for ow in range(b.columns):
+                    x[count] = p + ow * at.step
+                    y[count] = r + ow * step
                     count = count + 1
-    else:
-        for q in range(a.class_start[cls], a.class_start[cls + 1]):
-            oh = a.class_pixels[q] // v.OW
-            ow = a.class_pixels[q] - oh * v.OW
+                p = p + at.row_step
+                r = r + row_step
+    else:                                           # whole images, OD = 1
+        for j in range(a.class_start[cls], a.class_start[cls + 1]):
+            q = a.class_pixels[j]
+            oh = q // v.OW
+            ow = q - oh * v.OW
+            p = at.origin + oh * at.row_step + ow * at.step
+            r = first + b.plane * image + oh * row_step + ow * step
             for i in range(b.planes):
-                x[count] = window_at(v, b, i, oh, ow, channel, slab)
-                y[count] = pixel(a, b.plane + i, oh, ow) + first
+                x[count] = p + i * at.plane_step
+                y[count] = r + i * image
                 count = count + 1
     return count
 
@@ -95,7 +101,7 @@ cdef Py_ssize_t list_pixels(
 cdef Py_ssize_t list_taps(
     const ConvArgs* a, const Block* b, Py_ssize_t cls, Py_ssize_t run, int64_t* taps,
 ) noexcept nogil:
-    """Write (offset in x, offset in w) of each run of a class's windows; return how many there are."""
+    """Write (offset in x, offset in w) of each run of a class's windows; return how many."""
     cdef const Window* v = &a.window
     cdef Py_ssize_t count = 0, td, th, tw, t, step = b.channels * NR, merged = run // b.channels
     if a.classes:
@@ -125,12 +131,13 @@ cdef void list_classes(
     cdef real** x = <real**>scratch
     cdef real** y = <real**>(scratch + a.at_y)
     cdef int64_t* taps = <int64_t*>(scratch + a.at_taps)
+    cdef Windows at = windows_of(&a.window, b, channel, <real*>(scratch + a.at_slab))
     cdef Py_ssize_t cls, m, padded
     for cls in range(max(a.classes, <Py_ssize_t>1)):
         table[cls].x = x
         table[cls].y = y
         table[cls].taps = taps
-        table[cls].pixels = list_pixels(a, b, cls, g, channel, <real*>(scratch + a.at_slab), x, y)
+        table[cls].pixels = list_pixels(a, b, cls, g, &at, x, y)
         table[cls].run = b.channels
         if a.classes == 0 and rows_merge(&a.window):
             table[cls].run = b.channels * a.window.TW
@@ -223,19 +230,21 @@ cdef struct PackArgs:
 
 
 cdef void pack(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """Pack weights in panels of NR columns.  One job is one panel of one channel block of one group."""
+    """Pack weights in panels of NR columns.  One job: a panel of a channel block."""
     cdef const PackArgs* a = <const PackArgs*>args
-    cdef Py_ssize_t panels = (a.K + NR - 1) // NR, blocks = (a.C + a.channel_block - 1) // a.channel_block
+    cdef Py_ssize_t panels = (a.K + NR - 1) // NR
+    cdef Py_ssize_t blocks = (a.C + a.channel_block - 1) // a.channel_block
     cdef Py_ssize_t g = job // (panels * blocks), p = job % panels
     cdef Py_ssize_t c0 = job // panels % blocks * a.channel_block
-    cdef Py_ssize_t channels = min(a.channel_block, a.C - c0), columns = min(<Py_ssize_t>NR, a.K - p * NR)
+    cdef Py_ssize_t channels = min(a.channel_block, a.C - c0)
+    cdef Py_ssize_t columns = min(<Py_ssize_t>NR, a.K - p * NR)
     cdef real* packed = a.packed + ((g * a.C + c0) * panels + p * channels) * a.T * NR
     cdef const real* w
-    cdef Py_ssize_t t, c, k
+    cdef Py_ssize_t t, c, _c, k
     for t in range(a.T):
         w = a.w + g * a.SG + a.tap[t] * a.ST + c0 * a.SC + p * NR * a.SK
         if a.SK == 1:
-            for c in range(channels):
+            for _c in range(channels):
                 vf_store(packed, vf_load_part(w, columns))
                 if columns > VL:
                     vf_store(packed + VL, vf_load_part(w + VL, columns - VL))
@@ -259,5 +268,6 @@ JOBS = {
         "w* bias* y* YD YH YW K UD UH UW VD VH VW groups channel_block blocks panels flags classes "
         "class_pixels* class_start* class_taps* class_tap_start* "
         "at_y at_classes at_taps at_bias at_spare at_slab")),
-    "pack": publish(<void*>pack, sizeof(PackArgs), "w* packed* tap* T C K ST SC SK SG channel_block"),
+    "pack": publish(<void*>pack, sizeof(PackArgs),
+                    "w* packed* tap* T C K ST SC SK SG channel_block"),
 }

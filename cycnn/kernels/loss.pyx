@@ -1,8 +1,10 @@
-"""Softmax cross-entropy, value and gradient in one pass over the logits, in float64 inside."""
-from libc.math cimport exp, log
+"""Softmax cross-entropy, value and gradient in one pass over the logits, rows summed in float64."""
+from libc.math cimport log
 from libc.stdint cimport int64_t
 
-from cycnn.kernels.simd cimport publish, real
+from cycnn.kernels.logits cimport exponentials, largest
+from cycnn.kernels.simd cimport VL, publish, real, vf, vf_mul, vf_set1
+from cycnn.kernels.tail cimport lanes, load, store
 
 cdef struct SoftmaxCrossEntropyArgs:
     const real* logits          # IN   (N, K)
@@ -15,34 +17,35 @@ cdef struct SoftmaxCrossEntropyArgs:
 
 
 cdef void softmax_cross_entropy(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """value[n] = weight[n] (log sum_k e^x[k] - x[target]), and its gradient over the total weight.
+    """value[r] = weight[r] (log sum_k e^x[k] - x[target]), and its gradient over the total weight.
 
-    dlogits[n] = weight[n] / total (softmax(x) - onehot(target)).
+    dlogits[r] = weight[r] / total (softmax(x) - onehot(target)).
 
     The maximum is taken out first, so that no exponential overflows.
     """
     cdef const SoftmaxCrossEntropyArgs* a = <const SoftmaxCrossEntropyArgs*>args
-    cdef double* e = <double*>scratch
     cdef const real* x
     cdef real* dx
-    cdef double top, sum, weight, share
-    cdef Py_ssize_t n, k, K = a.K
-    for n in range(job * a.chunk, min(job * a.chunk + a.chunk, a.N)):
-        x = a.logits + n * K
-        dx = a.dlogits + n * K
-        weight = a.weight[n] if a.weight != NULL else 1
-        top = x[0]
-        for k in range(1, K):
-            top = max(top, <double>x[k])
-        sum = 0
-        for k in range(K):
-            e[k] = exp(x[k] - top)
-            sum += e[k]
-        a.value[n] = weight * (log(sum) - (x[a.target[n]] - top))
-        share = weight / a.total / sum
-        for k in range(K):
-            dx[k] = <real>(share * e[k])
-        dx[a.target[n]] = <real>(share * e[a.target[n]] - weight / a.total)
+    cdef real top
+    cdef double sum, weight, share
+    cdef vf factor
+    cdef Py_ssize_t r, k, n, target, K = a.K
+    for r in range(job * a.chunk, min(job * a.chunk + a.chunk, a.N)):
+        x = a.logits + r * K
+        dx = a.dlogits + r * K
+        target = a.target[r]
+        weight = a.weight[r] if a.weight != NULL else 1
+        top = largest(x, K)
+        sum = exponentials(x, top, dx, K)
+        a.value[r] = weight * (log(sum) - (<double>x[target] - <double>top))
+        share = weight / a.total / sum * <double>dx[target] - weight / a.total
+        factor = vf_set1(<real>(weight / a.total / sum))
+        k = 0
+        while k < K:
+            n = lanes(k, K)
+            store(dx + k, vf_mul(factor, load(dx + k, n)), n)
+            k = k + VL
+        dx[target] = <real>share
 
 
 JOBS = {

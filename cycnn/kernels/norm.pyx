@@ -1,29 +1,23 @@
 """Batch normalisation: statistics, normalisation and both gradients, one read of memory per pass.
 
-The array is (rows, C), all axes but the last taken together.  Where C is small, a group of rows is
-taken as one row of `period` columns, a multiple of C, so that vectors are full for any C; column
-g * C + c is then channel c.  A job is `chunk` such rows; rows that fill no group are a last job of
-rows of C columns.
+The array is (rows, C), all axes but the last taken together: one sample to rows.pxd, which says how
+rows become jobs.  Group normalisation takes statistics per sample: its sums and its last passes are
+those below, its merges are in group_norm.pyx.
 
 Reductions: each job writes its sums per column; a second step adds them in job order, in float64.
 The parameters that the last pass reads are written once per column, already combined.
 """
 from libc.math cimport sqrt
 
+from cycnn.kernels.rows cimport Part, Rows, groups_of, part_of, rounding
 from cycnn.kernels.simd cimport (
     VL, publish, real, vf, vf_add, vf_div, vf_fma, vf_load, vf_set1, vf_store, vf_sub, vf_zero)
 from cycnn.kernels.tail cimport lanes, load, store
 
-cdef struct Rows:
-    # Which rows the jobs of a pass own; the last slots of most Args below.
-    Py_ssize_t grouped      # rows of period columns
-    Py_ssize_t loose        # rows of C columns after them, less than a group
-    Py_ssize_t period, C, chunk
-
 cdef struct SumsArgs:
     const real* x           # IN   (rows, C)
     const real* dy          # IN   (rows, C), for backward
-    const real* mean        # IN   (period), for backward
+    const real* mean        # IN   (samples, period), for backward
     double* partial         # OUT  (jobs, 2, period): per job and column, two sums
     Rows rows
 
@@ -34,7 +28,7 @@ cdef struct StatisticsArgs:
     double* mean            # OUT  (C)
     double* variance        # OUT  (C), biased
     real* table             # OUT  (3, period): mean, gamma / sqrt(variance + eps), beta
-    Py_ssize_t parts, channels  # jobs of the pass before, channels of a job here
+    Py_ssize_t channels     # of a job
     double eps
     Rows rows
 
@@ -47,35 +41,16 @@ cdef struct GradientsArgs:
     real* dbeta             # OUT  (C)
     real* table             # OUT  (4, period): mean and the factors of dx
     double* sums            # scratch (2, C)
-    Py_ssize_t parts, channels
+    Py_ssize_t channels
     double eps
     Rows rows
 
 cdef struct ApplyArgs:
     const real* x           # IN   (rows, C)
     const real* dy          # IN   (rows, C), for backward
-    const real* table       # IN   (3 or 4, period)
+    const real* table       # IN   (samples, 3 or 4, period)
     real* y                 # OUT  (rows, C), or dx
     Rows rows
-
-cdef struct Part:
-    # The rows of one job.
-    Py_ssize_t start        # their first element
-    Py_ssize_t count        # how many
-    Py_ssize_t width        # columns of each
-
-
-cdef inline Part part_of(const Rows* rows, Py_ssize_t job) noexcept nogil:
-    cdef Part part
-    if job * rows.chunk < rows.grouped:
-        part.start = job * rows.chunk * rows.period
-        part.count = min(rows.chunk, rows.grouped - job * rows.chunk)
-        part.width = rows.period
-    else:
-        part.start = rows.grouped * rows.period
-        part.count = rows.loose
-        part.width = rows.C
-    return part
 
 
 cdef inline vf apart(const real* x, vf m, Py_ssize_t n) noexcept nogil:
@@ -160,15 +135,6 @@ cdef void batch_norm_statistics(const void* args, Py_ssize_t job, char* scratch)
         partial[a.rows.period + c] = <double>square[c] - residual * <double>sum[c]
 
 
-cdef inline Py_ssize_t groups_of(const Rows* rows, const Part* part) noexcept nogil:
-    return part.width // rows.C
-
-
-cdef inline double rounding(double mean) noexcept nogil:
-    """Return how far the mean moves where it is rounded to real, which x - mean then lacks."""
-    return <double><real>mean - mean
-
-
 cdef void batch_norm_merge(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """mean and variance of each channel from the partial ones, and what normalising reads."""
     cdef const StatisticsArgs* a = <const StatisticsArgs*>args
@@ -181,13 +147,13 @@ cdef void batch_norm_merge(const void* args, Py_ssize_t job, char* scratch) noex
     for c in range(begin, end):
         a.mean[c] = 0
         a.variance[c] = 0
-    for p in range(a.parts):
+    for p in range(a.rows.parts):
         part = part_of(&a.rows, p)
         for g in range(groups_of(&a.rows, &part)):
             mean = a.partial + p * 2 * a.rows.period + g * a.rows.C
             for c in range(begin, end):
                 a.mean[c] += part.count / total * mean[c]
-    for p in range(a.parts):
+    for p in range(a.rows.parts):
         part = part_of(&a.rows, p)
         for g in range(groups_of(&a.rows, &part)):
             mean = a.partial + p * 2 * a.rows.period + g * a.rows.C
@@ -212,7 +178,7 @@ cdef void batch_norm_apply(const void* args, Py_ssize_t job, char* scratch) noex
     cdef Part part = part_of(&a.rows, job)
     cdef Py_ssize_t _r, c, n, width = part.width
     cdef const real* x = a.x + part.start
-    cdef const real* mean = a.table
+    cdef const real* mean = a.table + part.sample * 3 * a.rows.period
     cdef const real* scale = mean + a.rows.period
     cdef const real* shift = scale + a.rows.period
     cdef real* y = a.y + part.start
@@ -237,6 +203,7 @@ cdef void batch_norm_backward_sums(const void* args, Py_ssize_t job, char* scrat
     cdef real* product = sum + padded
     cdef const real* x = a.x + part.start
     cdef const real* dy = a.dy + part.start
+    cdef const real* mean = a.mean + part.sample * a.rows.period
     cdef double* partial = a.partial + job * 2 * a.rows.period
     cdef vf g
     for c in range(padded):
@@ -248,7 +215,7 @@ cdef void batch_norm_backward_sums(const void* args, Py_ssize_t job, char* scrat
             n = lanes(c, width)
             g = load(dy + c, n)
             vf_store(sum + c, vf_add(vf_load(sum + c), g))
-            vf_store(product + c, vf_fma(g, vf_sub(load(x + c, n), load(a.mean + c, n)),
+            vf_store(product + c, vf_fma(g, vf_sub(load(x + c, n), load(mean + c, n)),
                                          vf_load(product + c)))
             c = c + VL
         x = x + width
@@ -272,7 +239,7 @@ cdef void batch_norm_backward_merge(const void* args, Py_ssize_t job, char* scra
     for c in range(begin, end):
         sum[c] = 0
         product[c] = 0
-    for p in range(a.parts):
+    for p in range(a.rows.parts):
         part = part_of(&a.rows, p)
         for g in range(groups_of(&a.rows, &part)):
             partial = a.partial + p * 2 * period + g * C
@@ -305,7 +272,7 @@ cdef void batch_norm_backward_input(const void* args, Py_ssize_t job, char* scra
     cdef Py_ssize_t _r, c, n, width = part.width
     cdef const real* x = a.x + part.start
     cdef const real* dy = a.dy + part.start
-    cdef const real* mean = a.table
+    cdef const real* mean = a.table + part.sample * 4 * a.rows.period
     cdef const real* scale = mean + a.rows.period
     cdef const real* slope = scale + a.rows.period
     cdef const real* constant = slope + a.rows.period
@@ -323,20 +290,20 @@ cdef void batch_norm_backward_input(const void* args, Py_ssize_t job, char* scra
         dx = dx + width
 
 
-_ROWS = " grouped loose period C chunk"
+_ROWS = " grouped loose period C chunk parts"
 JOBS = {
     "batch_norm_statistics": publish(
         <void*>batch_norm_statistics, sizeof(SumsArgs), "x* dy* mean* partial*" + _ROWS),
     "batch_norm_merge": publish(
         <void*>batch_norm_merge, sizeof(StatisticsArgs),
-        "partial* gamma* beta* mean* variance* table* parts channels eps." + _ROWS),
+        "partial* gamma* beta* mean* variance* table* channels eps." + _ROWS),
     "batch_norm_apply": publish(
         <void*>batch_norm_apply, sizeof(ApplyArgs), "x* dy* table* y*" + _ROWS),
     "batch_norm_backward_sums": publish(
         <void*>batch_norm_backward_sums, sizeof(SumsArgs), "x* dy* mean* partial*" + _ROWS),
     "batch_norm_backward_merge": publish(
         <void*>batch_norm_backward_merge, sizeof(GradientsArgs),
-        "partial* gamma* mean* variance* dgamma* dbeta* table* sums* parts channels eps." + _ROWS),
+        "partial* gamma* mean* variance* dgamma* dbeta* table* sums* channels eps." + _ROWS),
     "batch_norm_backward_input": publish(
         <void*>batch_norm_backward_input, sizeof(ApplyArgs), "x* dy* table* y*" + _ROWS),
 }

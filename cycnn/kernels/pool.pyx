@@ -1,4 +1,4 @@
-"""Maximum and average over windows, on one, two or three spatial axes, vectors over channels.
+"""Maximum, average and p-norm over windows, on one to three spatial axes, vectors over channels.
 
 Which pixel a tap of a window reads is a table per axis (ops/window.py: tap_map), so padding modes,
 dilation and windows that hang over the end are no cases of their own: a tap that reads nothing is
@@ -8,13 +8,14 @@ Forward, a job is a run of outputs and reads its windows.  Backward, a job is a 
 gathers from the windows that read them, in the order of the windows: dx is written once, windows
 may overlap, and no two jobs write the same place.
 """
-from libc.math cimport INFINITY, NAN
+from libc.math cimport INFINITY, NAN, pow
 from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 from cycnn.kernels.simd cimport (
-    VL, publish, real, vf, vf_add, vf_bcast, vf_div, vf_eq, vf_fma, vf_ge, vf_gt, vf_load_u8,
-    vf_max, vf_mul, vf_select, vf_set1, vf_store_u8, vf_unordered, vf_zero, vm)
+    VL, publish, real, vf, vf_add, vf_bcast, vf_div, vf_eq, vf_fma, vf_ge, vf_gt, vf_load,
+    vf_load_u8, vf_max, vf_mul, vf_select, vf_set1, vf_sqrt, vf_store, vf_store_u8, vf_sub,
+    vf_unordered, vf_zero, vm)
 from cycnn.kernels.tail cimport lanes, load, store
 
 cdef struct ForwardArgs:
@@ -30,9 +31,12 @@ cdef struct ForwardArgs:
     Py_ssize_t D, H, W, C, OD, OH, OW, KD, KH, KW
     Py_ssize_t wide             # windows of more than 256 taps
     Py_ssize_t outputs, chunk   # N OD OH OW, and how many of them are a job
+    double p                    # of a p-norm
 
 cdef struct BackwardArgs:
     const real* dy              # IN   (N, OD, OH, OW, C)
+    const real* x               # IN   (N, D, H, W, C), for a p-norm
+    const real* y               # IN   (N, OD, OH, OW, C), for a p-norm
     const void* offset          # IN   as forward wrote it
     real* dx                    # OUT  (N, D, H, W, C)
     const int64_t* start_d      # IN   (D + 1), entries start_d[d] to start_d[d + 1] - 1 read d
@@ -52,12 +56,17 @@ cdef struct BackwardArgs:
     Py_ssize_t outputs          # N OD OH OW
     Py_ssize_t inputs, chunk    # N D H W, and how many of them are a job
     Py_ssize_t rows, reads      # most (od, oh) and most windows that read one pixel
+    double p                    # of a p-norm
 
-cdef struct GlobalArgs:
-    const real* x               # IN   (N, P, C), or dy (N, C) for backward
-    real* y                     # OUT  (N, C), or dx (N, P, C)
-    Py_ssize_t P, C, chunk, parts   # channels (backward: pixels) of a job, jobs of an image
-
+cdef struct IndexArgs:
+    const void* offset          # IN   (N, OD, OH, OW, C), as max_pool_forward wrote it
+    int64_t* index              # OUT  (N, OD, OH, OW, C), the pixel that won, or -1
+    const int64_t* map_d        # IN   as in ForwardArgs
+    const int64_t* map_h
+    const int64_t* map_w
+    Py_ssize_t H, W, C, OD, OH, OW, KD, KH, KW
+    Py_ssize_t wide
+    Py_ssize_t outputs, chunk
 
 cdef inline void store_taps(
         void* offset, Py_ssize_t i, vf tap, Py_ssize_t n, bint wide) noexcept nogil:
@@ -199,6 +208,55 @@ cdef void avg_pool_forward(const void* args, Py_ssize_t job, char* scratch) noex
         o = o + 1
 
 
+cdef inline vf power(vf base, double exponent) noexcept nogil:
+    """base ** exponent for numbers of at least 0: multiplied out if whole, else lane by lane."""
+    cdef real lane[VL]
+    cdef vf product = vf_set1(1)
+    cdef Py_ssize_t whole = <Py_ssize_t>min(exponent, 16.0), _i, j
+    if whole == exponent:
+        for _i in range(whole):
+            product = vf_mul(product, base)
+        return product
+    vf_store(lane, base)
+    for j in range(VL):
+        lane[j] = <real>pow(<double>lane[j], exponent)
+    return vf_load(lane)
+
+
+cdef inline vf magnitude(vf x) noexcept nogil:
+    """|x|, NaN for NaN."""
+    return vf_max(x, vf_sub(vf_zero(), x))
+
+
+cdef void lp_pool_forward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """y[o, c] = (sum over the window's taps t of |x[o, t, c]|^p)^(1 / p)."""
+    cdef const ForwardArgs* a = <const ForwardArgs*>args
+    cdef Py_ssize_t rows = 0, taps, o = job * a.chunk, stop = min(o + a.chunk, a.outputs), c, n, t
+    cdef Py_ssize_t end = o
+    cdef Py_ssize_t* base = <Py_ssize_t*>scratch
+    cdef Py_ssize_t* first = base + a.KD * a.KH
+    cdef const real** source = <const real**>(first + a.KD * a.KH)
+    cdef real* tap = <real*>(source + a.KD * a.KH * a.KW)
+    cdef real* y = a.y + o * a.C
+    cdef Py_ssize_t C = a.C
+    cdef vf sum
+    while o < stop:
+        if o >= end:
+            rows = window_rows(a, o // a.OW, base, first)
+            end = o // a.OW * a.OW + a.OW
+        taps = window_taps(a, o % a.OW, rows, base, first, source, tap)
+        c = 0
+        while c < C:
+            n = lanes(c, C)
+            sum = vf_zero()
+            for t in range(taps):
+                sum = vf_add(sum, power(magnitude(load(source[t] + c, n)), a.p))
+            store(y + c, vf_sqrt(sum) if a.p == 2 else power(sum, 1 / a.p), n)
+            c = c + VL
+        y = y + C
+        o = o + 1
+
+
 cdef inline Py_ssize_t reader_rows(
         const BackwardArgs* a, Py_ssize_t row, Py_ssize_t* base, Py_ssize_t* first,
         Py_ssize_t* count) noexcept nogil:
@@ -298,62 +356,92 @@ cdef void avg_pool_backward(const void* args, Py_ssize_t job, char* scratch) noe
         i = i + 1
 
 
-cdef void global_avg_pool_forward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """y[n, c] = sum over the pixels p of x[n, p, c] / P, as four sums over every fourth pixel."""
-    cdef const GlobalArgs* a = <const GlobalArgs*>args
-    cdef Py_ssize_t image = job // a.parts, c = job % a.parts * a.chunk
-    cdef Py_ssize_t stop = min(c + a.chunk, a.C), _p, n, C = a.C
-    cdef const real* x
-    cdef vf s0, s1, s2, s3, count = vf_set1(<real>a.P)
-    while c < stop:
-        n = lanes(c, stop)
-        x = a.x + image * a.P * C + c
-        s0 = vf_zero()
-        s1 = vf_zero()
-        s2 = vf_zero()
-        s3 = vf_zero()
-        for _p in range(a.P // 4):
-            s0 = vf_add(s0, load(x, n))
-            s1 = vf_add(s1, load(x + C, n))
-            s2 = vf_add(s2, load(x + 2 * C, n))
-            s3 = vf_add(s3, load(x + 3 * C, n))
-            x = x + 4 * C
-        for _p in range(a.P % 4):
-            s0 = vf_add(s0, load(x, n))
-            x = x + C
-        store(a.y + image * C + c, vf_div(vf_add(vf_add(s0, s1), vf_add(s2, s3)), count), n)
-        c = c + VL
+cdef void lp_pool_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """dx[i, c] = sign(x[i, c]) * sum of dy[o, c] (|x[i, c]| / y[o, c])^(p - 1) over windows o.
 
-
-cdef void global_avg_pool_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """dx[n, p, c] = dy[n, c] / P."""
-    cdef const GlobalArgs* a = <const GlobalArgs*>args
-    cdef Py_ssize_t image = job // a.parts, first = job % a.parts * a.chunk, _p, c, n
-    cdef const real* dy = a.x + image * a.C
-    cdef real* dx = a.y + (image * a.P + first) * a.C
-    cdef vf share = vf_set1(<real>(1.0 / a.P))
-    for _p in range(first, min(first + a.chunk, a.P)):
+    The windows are those that read pixel i; one with y[o, c] = 0, a corner, gives 0.  The quotient
+    is at most 1, so that its power cannot overflow.
+    """
+    cdef const BackwardArgs* a = <const BackwardArgs*>args
+    cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.inputs), end = i
+    cdef Py_ssize_t rows = 0, reads, r, w, j, c, n
+    cdef Py_ssize_t* base = <Py_ssize_t*>scratch
+    cdef Py_ssize_t* first = base + a.rows
+    cdef Py_ssize_t* count = first + a.rows
+    cdef Py_ssize_t* source = count + a.rows
+    cdef const real* dy = a.dy
+    cdef const real* x = a.x + i * a.C
+    cdef real* dx = a.dx + i * a.C
+    cdef Py_ssize_t C = a.C
+    cdef vf sum, value, size, norm, share
+    while i < stop:
+        if i >= end:
+            rows = reader_rows(a, i // a.W, base, first, count)
+            end = i // a.W * a.W + a.W
+        w = i % a.W
+        reads = 0
+        for r in range(rows):
+            for j in range(a.start_w[w], a.start_w[w + 1]):
+                source[reads] = (base[r] + a.window_w[j]) * a.C
+                reads = reads + 1
         c = 0
-        while c < a.C:
-            n = lanes(c, a.C)
-            store(dx + c, vf_mul(load(dy + c, n), share), n)
+        while c < C:
+            n = lanes(c, C)
+            value = load(x + c, n)
+            size = magnitude(value)
+            sum = vf_zero()
+            for j in range(reads):
+                norm = load(a.y + source[j] + c, n)
+                share = vf_mul(power(vf_div(size, norm), a.p - 1), load(dy + source[j] + c, n))
+                sum = vf_add(sum, vf_select(vf_eq(norm, vf_zero()), vf_zero(), share))
+            sum = vf_select(vf_gt(vf_zero(), value), vf_sub(vf_zero(), sum), sum)
+            store(dx + c, vf_select(vf_eq(value, vf_zero()), vf_zero(), sum), n)
             c = c + VL
-        dx = dx + a.C
+        x = x + C
+        dx = dx + C
+        i = i + 1
+
+
+cdef void max_pool_index(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """index[o, c] = the pixel (d H + h) W + w that tap offset[o, c] of window o reads."""
+    cdef const IndexArgs* a = <const IndexArgs*>args
+    cdef Py_ssize_t o = job * a.chunk, stop = min(o + a.chunk, a.outputs), c, i, row
+    cdef Py_ssize_t kd, kh, kw, d, h, w, t
+    cdef int64_t* pixel = <int64_t*>scratch
+    while o < stop:
+        row = o // a.OW
+        t = 0
+        for kd in range(a.KD):
+            d = a.map_d[row // a.OH % a.OD * a.KD + kd]
+            for kh in range(a.KH):
+                h = a.map_h[row % a.OH * a.KH + kh]
+                for kw in range(a.KW):
+                    w = a.map_w[o % a.OW * a.KW + kw]
+                    pixel[t] = (d * a.H + h) * a.W + w if d >= 0 and h >= 0 and w >= 0 else -1
+                    t = t + 1
+        for c in range(a.C):
+            i = o * a.C + c
+            if a.wide:
+                a.index[i] = pixel[<Py_ssize_t>(<const real*>a.offset)[i]]
+            else:
+                a.index[i] = pixel[(<const uint8_t*>a.offset)[i]]
+        o = o + 1
 
 
 _FORWARD = (
     "x* y* offset* map_d* map_h* map_w* count_d* count_h* count_w* "
-    "D H W C OD OH OW KD KH KW wide outputs chunk")
+    "D H W C OD OH OW KD KH KW wide outputs chunk p.")
 _BACKWARD = (
-    "dy* offset* dx* start_d* window_d* tap_d* start_h* window_h* tap_h* start_w* window_w* tap_w* "
-    "count_d* count_h* count_w* D H W C OD OH OW KH KW wide outputs inputs chunk rows reads")
+    "dy* x* y* offset* dx* start_d* window_d* tap_d* start_h* window_h* tap_h* start_w* window_w* "
+    "tap_w* count_d* count_h* count_w* D H W C OD OH OW KH KW wide outputs inputs chunk rows reads "
+    "p.")
+_INDEX = "offset* index* map_d* map_h* map_w* H W C OD OH OW KD KH KW wide outputs chunk"
 JOBS = {
     "max_pool_forward": publish(<void*>max_pool_forward, sizeof(ForwardArgs), _FORWARD),
     "max_pool_backward": publish(<void*>max_pool_backward, sizeof(BackwardArgs), _BACKWARD),
+    "max_pool_index": publish(<void*>max_pool_index, sizeof(IndexArgs), _INDEX),
     "avg_pool_forward": publish(<void*>avg_pool_forward, sizeof(ForwardArgs), _FORWARD),
     "avg_pool_backward": publish(<void*>avg_pool_backward, sizeof(BackwardArgs), _BACKWARD),
-    "global_avg_pool_forward": publish(
-        <void*>global_avg_pool_forward, sizeof(GlobalArgs), "x* y* P C chunk parts"),
-    "global_avg_pool_backward": publish(
-        <void*>global_avg_pool_backward, sizeof(GlobalArgs), "x* y* P C chunk parts"),
+    "lp_pool_forward": publish(<void*>lp_pool_forward, sizeof(ForwardArgs), _FORWARD),
+    "lp_pool_backward": publish(<void*>lp_pool_backward, sizeof(BackwardArgs), _BACKWARD),
 }

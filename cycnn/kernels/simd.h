@@ -30,6 +30,7 @@ typedef float real;
 #define PICK(f, d) f
 #define PS(name) name##_ps
 #endif
+#define FRACTION PICK(23, 52) /* bits of a real below its exponent */
 
 #if defined(__AVX512F__) && !defined(CYCNN_PORTABLE)
 #include <immintrin.h>
@@ -62,6 +63,16 @@ INLINE void vf_store_u8(uint8_t *p, vf v) {
     __m128i bytes = PICK(_mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v)),
                          _mm256_cvtepi32_epi8(_mm512_cvttpd_epi32(v)));
     memcpy(p, &bytes, VL);
+}
+#define AS_BITS(v) PICK(_mm512_castps_si512, _mm512_castpd_si512)(v)
+#define AS_REALS(v) PICK(_mm512_castsi512_ps, _mm512_castsi512_pd)(v)
+INLINE vf vf_and(vf a, vf b) { return PS(_mm512_and)(a, b); }
+INLINE vf vf_or(vf a, vf b) { return PS(_mm512_or)(a, b); }
+INLINE vf vf_shift_up(vf v) {
+    return AS_REALS(PICK(_mm512_slli_epi32, _mm512_slli_epi64)(AS_BITS(v), FRACTION));
+}
+INLINE vf vf_shift_down(vf v) {
+    return AS_REALS(PICK(_mm512_srli_epi32, _mm512_srli_epi64)(AS_BITS(v), FRACTION));
 }
 #define COMPARE(a, b, how) PICK(_mm512_cmp_ps_mask, _mm512_cmp_pd_mask)(a, b, how)
 INLINE vm vm_or(vm a, vm b) { return (vm)(a | b); }
@@ -106,6 +117,16 @@ INLINE void vf_store_u8(uint8_t *p, vf v) {
     bytes = _mm_packus_epi16(bytes, bytes);
     memcpy(p, &bytes, VL);
 }
+#define AS_BITS(v) PICK(_mm256_castps_si256, _mm256_castpd_si256)(v)
+#define AS_REALS(v) PICK(_mm256_castsi256_ps, _mm256_castsi256_pd)(v)
+INLINE vf vf_and(vf a, vf b) { return PS(_mm256_and)(a, b); }
+INLINE vf vf_or(vf a, vf b) { return PS(_mm256_or)(a, b); }
+INLINE vf vf_shift_up(vf v) {
+    return AS_REALS(PICK(_mm256_slli_epi32, _mm256_slli_epi64)(AS_BITS(v), FRACTION));
+}
+INLINE vf vf_shift_down(vf v) {
+    return AS_REALS(PICK(_mm256_srli_epi32, _mm256_srli_epi64)(AS_BITS(v), FRACTION));
+}
 #define COMPARE(a, b, how) PS(_mm256_cmp)(a, b, how)
 INLINE vm vm_or(vm a, vm b) { return PS(_mm256_or)(a, b); }
 INLINE vf vf_select(vm m, vf a, vf b) { return PS(_mm256_blendv)(b, a, m); }
@@ -135,6 +156,16 @@ INLINE vm vf_eq(vf a, vf b) { return PS(_mm_cmpeq)(a, b); }
 INLINE vm vf_unordered(vf a, vf b) { return PS(_mm_cmpunord)(a, b); }
 INLINE vm vm_or(vm a, vm b) { return PS(_mm_or)(a, b); }
 INLINE vf vf_select(vm m, vf a, vf b) { return PS(_mm_blendv)(b, a, m); }
+#define AS_BITS(v) PICK(_mm_castps_si128, _mm_castpd_si128)(v)
+#define AS_REALS(v) PICK(_mm_castsi128_ps, _mm_castsi128_pd)(v)
+INLINE vf vf_and(vf a, vf b) { return PS(_mm_and)(a, b); }
+INLINE vf vf_or(vf a, vf b) { return PS(_mm_or)(a, b); }
+INLINE vf vf_shift_up(vf v) {
+    return AS_REALS(PICK(_mm_slli_epi32, _mm_slli_epi64)(AS_BITS(v), FRACTION));
+}
+INLINE vf vf_shift_down(vf v) {
+    return AS_REALS(PICK(_mm_srli_epi32, _mm_srli_epi64)(AS_BITS(v), FRACTION));
+}
 #elif defined(__aarch64__) && !defined(CYCNN_PORTABLE)
 #include <arm_neon.h>
 #define MR 12
@@ -162,6 +193,13 @@ INLINE vm vf_unordered(vf a, vf b) { /* neither a >= b nor b >= a */
     return PICK(vmvnq_u32(vm_or(vf_ge(a, b), vf_ge(b, a))),
                 vreinterpretq_u64_u32(vmvnq_u32(vreinterpretq_u32_u64(vm_or(vf_ge(a, b), vf_ge(b, a))))));
 }
+#define NU(name) PICK(name##_u32, name##_u64)
+#define AS_BITS(v) PICK(vreinterpretq_u32_f32, vreinterpretq_u64_f64)(v)
+#define AS_REALS(v) PICK(vreinterpretq_f32_u32, vreinterpretq_f64_u64)(v)
+INLINE vf vf_and(vf a, vf b) { return AS_REALS(NU(vandq)(AS_BITS(a), AS_BITS(b))); }
+INLINE vf vf_or(vf a, vf b) { return AS_REALS(NU(vorrq)(AS_BITS(a), AS_BITS(b))); }
+INLINE vf vf_shift_up(vf v) { return AS_REALS(NU(vshlq_n)(AS_BITS(v), FRACTION)); }
+INLINE vf vf_shift_down(vf v) { return AS_REALS(NU(vshrq_n)(AS_BITS(v), FRACTION)); }
 #else
 #include <math.h>
 #define MR 6
@@ -186,6 +224,13 @@ INLINE vm vf_eq(vf a, vf b) { EACH(vm, a.lane[i] == b.lane[i]); }
 INLINE vm vf_unordered(vf a, vf b) { EACH(vm, a.lane[i] != a.lane[i] || b.lane[i] != b.lane[i]); }
 INLINE vm vm_or(vm a, vm b) { EACH(vm, a.lane[i] | b.lane[i]); }
 INLINE vf vf_select(vm m, vf a, vf b) { EACH(vf, m.lane[i] ? a.lane[i] : b.lane[i]); }
+typedef PICK(uint32_t, uint64_t) bits;
+INLINE bits as_bits(real s) { bits b; memcpy(&b, &s, sizeof b); return b; }
+INLINE real as_real(bits b) { real s; memcpy(&s, &b, sizeof s); return s; }
+INLINE vf vf_and(vf a, vf b) { EACH(vf, as_real(as_bits(a.lane[i]) & as_bits(b.lane[i]))); }
+INLINE vf vf_or(vf a, vf b) { EACH(vf, as_real(as_bits(a.lane[i]) | as_bits(b.lane[i]))); }
+INLINE vf vf_shift_up(vf v) { EACH(vf, as_real(as_bits(v.lane[i]) << FRACTION)); }
+INLINE vf vf_shift_down(vf v) { EACH(vf, as_real(as_bits(v.lane[i]) >> FRACTION)); }
 #endif
 INLINE vf vf_zero(void) { return vf_set1(0); }
 INLINE vf vf_load_u8(const uint8_t *p) {
@@ -220,4 +265,17 @@ INLINE vm vf_eq(vf a, vf b) { return COMPARE(a, b, _CMP_EQ_OQ); }
 INLINE vm vf_unordered(vf a, vf b) { return COMPARE(a, b, _CMP_UNORD_Q); }
 #endif
 
+INLINE vf vf_first(vf a, vf b, ptrdiff_t n) { /* the first n lanes of a, the rest of b */
+    static const real ones[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    return n >= VL ? a : vf_select(vf_gt(vf_load_part(ones, n), vf_zero()), a, b);
+}
+
 #define NR (2 * VL)
+
+INLINE void prefetch(const real *p) { /* may point anywhere: it never faults */
+#if defined(__GNUC__)
+    __builtin_prefetch(p);
+#else
+    (void)p;
+#endif
+}

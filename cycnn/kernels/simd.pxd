@@ -10,13 +10,15 @@ cdef extern from "simd.h" nogil:
     enum:
         VL                      # lanes of a vector
         MR                      # rows of the register tile
+        FRACTION                # bits of a real below its exponent
         NR                      # columns of the register tile, two vectors
     vf vf_load(const real* p)
     void vf_store(real* p, vf v)
     vf vf_load_part(const real* p, Py_ssize_t n)            # the first n lanes, the rest 0
     void vf_store_part(real* p, vf v, Py_ssize_t n)         # the first n lanes only
     vf vf_load_u8(const uint8_t* p)                         # VL bytes, as numbers
-    void vf_store_u8(uint8_t* p, vf v)                      # whole numbers in 0 ... 255, as VL bytes
+    void vf_store_u8(uint8_t* p, vf v)                      # whole numbers to 255, as VL bytes
+    void prefetch(const real* p)                            # may point anywhere: it never faults
     vf vf_set1(real s)
     vf vf_bcast(const real* p)
     vf vf_zero()
@@ -35,6 +37,11 @@ cdef extern from "simd.h" nogil:
     vm vf_unordered(vf a, vf b)                             # either is NaN
     vm vm_or(vm a, vm b)
     vf vf_select(vm m, vf a, vf b)                          # m ? a : b
+    vf vf_first(vf a, vf b, Py_ssize_t n)                   # the first n lanes of a, the rest of b
+    vf vf_and(vf a, vf b)                                   # bit by bit
+    vf vf_or(vf a, vf b)
+    vf vf_shift_up(vf v)                                    # each lane's bits, up by FRACTION
+    vf vf_shift_down(vf v)                                  # the same, down, zeros coming in
 
 
 cdef inline tuple publish(void* job, size_t size, str slots):

@@ -13,8 +13,8 @@
 from libc.stdint cimport int64_t
 
 from cycnn.kernels.simd cimport (
-    MR, NR, VL, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_load_part, vf_max, vf_store,
-    vf_store_part, vf_zero,
+    MR, NR, VL, prefetch, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_load_part, vf_max,
+    vf_store, vf_store_part, vf_zero,
 )
 
 
@@ -34,7 +34,9 @@ cdef inline vf start(const real* y, Py_ssize_t columns, Py_ssize_t flags) noexce
     return vf_zero()
 
 
-cdef inline void finish(real* y, vf sum, vf bias, Py_ssize_t columns, Py_ssize_t flags) noexcept nogil:
+cdef inline void finish(
+    real* y, vf sum, vf bias, Py_ssize_t columns, Py_ssize_t flags,
+) noexcept nogil:
     """Store y = activation(sum + bias) to the first `columns` columns."""
     sum = vf_add(sum, bias)
     if flags & RELU:
@@ -71,10 +73,12 @@ cdef inline void multiply(
     cdef Py_ssize_t d9 = x[9] - x[0] if rows > 9 else 0
     cdef Py_ssize_t da = x[10] - x[0] if rows > 10 else 0
     cdef Py_ssize_t db = x[11] - x[0] if rows > 11 else 0
-    cdef vf a0 = vf_zero(), b0 = vf_zero(), a1 = vf_zero(), b1 = vf_zero(), a2 = vf_zero(), b2 = vf_zero()
-    cdef vf a3 = vf_zero(), b3 = vf_zero(), a4 = vf_zero(), b4 = vf_zero(), a5 = vf_zero(), b5 = vf_zero()
-    cdef vf a6 = vf_zero(), b6 = vf_zero(), a7 = vf_zero(), b7 = vf_zero(), a8 = vf_zero(), b8 = vf_zero()
-    cdef vf a9 = vf_zero(), b9 = vf_zero(), aa = vf_zero(), ba = vf_zero(), ab = vf_zero(), bb = vf_zero()
+    cdef vf a0 = vf_zero(), a1 = vf_zero(), a2 = vf_zero(), a3 = vf_zero()
+    cdef vf a4 = vf_zero(), a5 = vf_zero(), a6 = vf_zero(), a7 = vf_zero()
+    cdef vf a8 = vf_zero(), a9 = vf_zero(), aa = vf_zero(), ab = vf_zero()
+    cdef vf b0 = vf_zero(), b1 = vf_zero(), b2 = vf_zero(), b3 = vf_zero()
+    cdef vf b4 = vf_zero(), b5 = vf_zero(), b6 = vf_zero(), b7 = vf_zero()
+    cdef vf b8 = vf_zero(), b9 = vf_zero(), ba = vf_zero(), bb = vf_zero()
     cdef vf s, wa, wb = vf_zero()
     cdef Py_ssize_t t
     cdef const real* p
@@ -257,16 +261,20 @@ cdef inline void accumulate_outer(
     Py_ssize_t pixels,
     Py_ssize_t shift,           # the first row's element in each x
     const real* dy,             # IN   packed, NR columns for each pixel
+    const real* ahead,          # one element per pixel that is fetched into the cache meanwhile
+    Py_ssize_t ahead_step,
     real** dw,                  # OUT  one pointer per row
     Py_ssize_t column,
     Py_ssize_t columns,
     Py_ssize_t flags,
 ) noexcept nogil:
     """dw[i, j] += sum over pixels p of x_p[shift + i] * dy[p, j]: the tile of a weight gradient."""
-    cdef vf a0 = vf_zero(), b0 = vf_zero(), a1 = vf_zero(), b1 = vf_zero(), a2 = vf_zero(), b2 = vf_zero()
-    cdef vf a3 = vf_zero(), b3 = vf_zero(), a4 = vf_zero(), b4 = vf_zero(), a5 = vf_zero(), b5 = vf_zero()
-    cdef vf a6 = vf_zero(), b6 = vf_zero(), a7 = vf_zero(), b7 = vf_zero(), a8 = vf_zero(), b8 = vf_zero()
-    cdef vf a9 = vf_zero(), b9 = vf_zero(), aa = vf_zero(), ba = vf_zero(), ab = vf_zero(), bb = vf_zero()
+    cdef vf a0 = vf_zero(), a1 = vf_zero(), a2 = vf_zero(), a3 = vf_zero()
+    cdef vf a4 = vf_zero(), a5 = vf_zero(), a6 = vf_zero(), a7 = vf_zero()
+    cdef vf a8 = vf_zero(), a9 = vf_zero(), aa = vf_zero(), ab = vf_zero()
+    cdef vf b0 = vf_zero(), b1 = vf_zero(), b2 = vf_zero(), b3 = vf_zero()
+    cdef vf b4 = vf_zero(), b5 = vf_zero(), b6 = vf_zero(), b7 = vf_zero()
+    cdef vf b8 = vf_zero(), b9 = vf_zero(), ba = vf_zero(), bb = vf_zero()
     cdef vf s, da, db = vf_zero()
     cdef Py_ssize_t p
     cdef const real* q
@@ -320,6 +328,8 @@ cdef inline void accumulate_outer(
                 bb = start(dw[11] + column + VL, columns - VL, flags)
     for p in range(pixels):
         q = x[p] + shift
+        prefetch(ahead)
+        ahead = ahead + ahead_step
         da = vf_load(dy)
         if wide:
             db = vf_load(dy + VL)

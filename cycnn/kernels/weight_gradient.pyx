@@ -17,7 +17,7 @@ from cycnn.kernels.simd cimport (
 )
 from cycnn.kernels.tile cimport ACCUMULATE, accumulate_outer
 from cycnn.kernels.window cimport (
-    Block, Window, block_at, fill_slab, rows_merge, set_channels, tap_at, window_at,
+    Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_of,
 )
 
 
@@ -33,16 +33,17 @@ cdef struct WeightGradientArgs:
     Py_ssize_t at_rows, at_dy, at_spare, at_slab        # bytes into scratch
 
 
-cdef Py_ssize_t list_pixels(
-    const Window* v, const Block* b, Py_ssize_t channel, real* slab, real** x,
-) noexcept nogil:
+cdef Py_ssize_t list_pixels(const Block* b, const Windows* at, real** x) noexcept nogil:
     """Write where the window of each pixel of the block begins; return how many there are."""
-    cdef Py_ssize_t i, oh, ow, count = 0
+    cdef Py_ssize_t i, ow, _row, count = 0
+    cdef real* p
     for i in range(b.planes):
-        for oh in range(b.row, b.row + b.rows):
-            for ow in range(b.column, b.column + b.columns):
-                x[count] = window_at(v, b, i, oh, ow, channel, slab)
+        p = at.origin + i * at.plane_step
+        for _row in range(b.rows):
+            for ow in range(b.columns):
+                x[count] = p + ow * at.step
                 count = count + 1
+            p = p + at.row_step
     return count
 
 
@@ -50,9 +51,9 @@ cdef void pack_dy(
     const real* dy, Py_ssize_t pixels, Py_ssize_t K, Py_ssize_t columns, real* packed,
 ) noexcept nogil:
     """packed[p, j] = dy[p, j] for j < columns, 0 up to NR."""
-    cdef Py_ssize_t p
+    cdef Py_ssize_t _p
     cdef bint wide = columns > VL
-    for p in range(pixels):
+    for _p in range(pixels):
         if columns >= NR:
             vf_store(packed, vf_load(dy))
             vf_store(packed + VL, vf_load(dy + VL))
@@ -90,31 +91,56 @@ cdef void sum_panel(
         vf_store_part(dbias + VL, b0, columns - VL)
 
 
+cdef struct Ahead:
+    # What will be read next, fetched by the lines of a cache while the tiles before it are summed.
+    const real* start           # of the next pixel's or panel's elements
+    Py_ssize_t step             # from one pixel to the next
+    Py_ssize_t lines            # of each pixel, still to be fetched
+
+
+cdef inline void take_line(Ahead* ahead, const real** next, Py_ssize_t* step) noexcept nogil:
+    """Move on to the next line of `ahead`, if there is one."""
+    if ahead.lines > 0:
+        next[0] = ahead.start
+        step[0] = ahead.step
+        ahead.start = ahead.start + 64 // sizeof(real)
+        ahead.lines = ahead.lines - 1
+
+
 cdef void tiles(
-    real** x, Py_ssize_t pixels, Py_ssize_t shift, Py_ssize_t rows, const real* dy, real** dw,
-    Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
+    real** x, Py_ssize_t pixels, Py_ssize_t shift, Py_ssize_t rows, const real* dy, Ahead* ahead,
+    Ahead* later, real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
 ) noexcept nogil:
     """Add the products of `rows` consecutive inputs of each window with one panel of dy."""
-    cdef Py_ssize_t i = 0, left
+    cdef Py_ssize_t i = 0, left, step
+    cdef const real* next
     cdef bint wide = columns > VL
     while i < rows:
         left = rows - i
+        next = dy
+        step = 0
+        take_line(ahead if ahead.lines > 0 else later, &next, &step)
         if left > 2 * (MR // 3):
             if wide:
-                accumulate_outer(MR, True, x, pixels, shift + i, dy, dw + i, column, columns, flags)
+                accumulate_outer(MR, True, x, pixels, shift + i, dy, next, step, dw + i,
+                                 column, columns, flags)
             else:
-                accumulate_outer(MR, False, x, pixels, shift + i, dy, dw + i, column, columns, flags)
+                accumulate_outer(MR, False, x, pixels, shift + i, dy, next, step, dw + i,
+                                 column, columns, flags)
         elif left > MR // 3:
             if wide:
-                accumulate_outer(2 * (MR // 3), True, x, pixels, shift + i, dy, dw + i, column, columns,
-                                 flags)
+                accumulate_outer(2 * (MR // 3), True, x, pixels, shift + i, dy, next, step, dw + i,
+                                 column, columns, flags)
             else:
-                accumulate_outer(2 * (MR // 3), False, x, pixels, shift + i, dy, dw + i, column, columns,
-                                 flags)
-        elif wide:
-            accumulate_outer(MR // 3, True, x, pixels, shift + i, dy, dw + i, column, columns, flags)
+                accumulate_outer(2 * (MR // 3), False, x, pixels, shift + i, dy, next, step, dw + i,
+                                 column, columns, flags)
         else:
-            accumulate_outer(MR // 3, False, x, pixels, shift + i, dy, dw + i, column, columns, flags)
+            if wide:
+                accumulate_outer(MR // 3, True, x, pixels, shift + i, dy, next, step, dw + i,
+                                 column, columns, flags)
+            else:
+                accumulate_outer(MR // 3, False, x, pixels, shift + i, dy, next, step, dw + i,
+                                 column, columns, flags)
         i = i + MR
 
 
@@ -122,7 +148,7 @@ cdef Py_ssize_t list_rows(
     const WeightGradientArgs* a, Py_ssize_t run, Py_ssize_t first_tap, Py_ssize_t channel,
     Py_ssize_t channels, real* dweight, real* spare, real** rows,
 ) noexcept nogil:
-    """Write where each row (tap, channel) of a run of taps is in dweight, filled up to MR; return how many."""
+    """Write where each row (tap, channel) of some taps is in dweight, up to a multiple of MR."""
     cdef Py_ssize_t t, c, i = 0, C = a.window.C // a.groups, K = a.K
     for t in range(first_tap, first_tap + run):
         for c in range(channel, channel + channels):
@@ -138,7 +164,8 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
     cdef const WeightGradientArgs* a = <const WeightGradientArgs*>args
     cdef const Window* v = &a.window
     cdef Py_ssize_t T = v.TD * v.TH * v.TW, C = v.C // a.groups, K = a.K // a.groups
-    cdef Py_ssize_t all_panels = (K + NR - 1) // NR, splits = (all_panels + a.panels - 1) // a.panels
+    cdef Py_ssize_t all_panels = (K + NR - 1) // NR
+    cdef Py_ssize_t splits = (all_panels + a.panels - 1) // a.panels
     cdef Py_ssize_t channel_blocks = (C + a.channel_block - 1) // a.channel_block
     cdef Py_ssize_t split = job % splits, cb = job // splits % channel_blocks
     cdef Py_ssize_t g = job // (splits * channel_blocks) % a.groups
@@ -146,13 +173,17 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
     cdef Py_ssize_t index = chunk * a.blocks // a.chunks, end = (chunk + 1) * a.blocks // a.chunks
     cdef Py_ssize_t c = cb * a.channel_block, channels = min(a.channel_block, C - c)
     cdef Py_ssize_t merged = v.TW if rows_merge(v) else 1
-    cdef Py_ssize_t t, p, pixels, columns, first_pixel, flags
+    cdef Py_ssize_t first = split * a.panels, last = min(all_panels, first + a.panels)
+    cdef Py_ssize_t t, p, pixels, columns, flags
+    cdef Ahead ahead, later
+    cdef const real* dy
     cdef real** x = <real**>scratch
     cdef real** rows = <real**>(scratch + a.at_rows)
     cdef real** r
     cdef real* packed = <real*>(scratch + a.at_dy)
     cdef real* slab = <real*>(scratch + a.at_slab)
     cdef Block b
+    cdef Windows at
     r = rows
     t = 0
     while t < T:
@@ -165,18 +196,30 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
         set_channels(v, &b, channels)
         if v.copy:
             fill_slab(v, &b, g * C + c, slab)
-        pixels = list_pixels(v, &b, g * C + c, slab, x)
-        first_pixel = (b.plane * v.OH + b.row) * v.OW + b.column
-        for p in range(split * a.panels, min(all_panels, (split + 1) * a.panels)):
+        at = windows_of(v, &b, g * C + c, slab)
+        pixels = list_pixels(&b, &at, x)
+        dy = a.dy + ((b.plane * v.OH + b.row) * v.OW + b.column) * a.K + g * K + first * NR
+        # Of the next block's input, what a matrix product will read; windows overlap, in cache.
+        later.start = v.x + (b.row + pixels) * v.C + g * C + c
+        later.step = v.C
+        later.lines = 0 if v.source != NULL else (channels * sizeof(real) + 63) // 64
+        for p in range(first, last):
             columns = min(<Py_ssize_t>NR, K - p * NR)
-            pack_dy(a.dy + first_pixel * a.K + g * K + p * NR, pixels, a.K, columns, packed)
+            pack_dy(dy + (p - first) * NR, pixels, a.K, columns, packed)
             if a.dbias != NULL and cb == 0:
-                sum_panel(packed, pixels, columns, flags == 0, a.dbias + chunk * a.K + g * K + p * NR)
+                sum_panel(packed, pixels, columns, flags == 0,
+                          a.dbias + chunk * a.K + g * K + p * NR)
+            # Meanwhile the next panel of dy, or the first one of the next block, is on its way.
+            ahead.start = dy + (p + 1 - first) * NR
+            if p + 1 == last:
+                ahead.start = dy + pixels * a.K
+            ahead.step = a.K
+            ahead.lines = (NR * sizeof(real)) // 64
             r = rows
             t = 0
             while t < T:
                 tiles(x, pixels, tap_at(v, &b, t // (v.TH * v.TW), t // v.TW % v.TH, t % v.TW),
-                      merged * channels, packed, r, p * NR, columns, flags)
+                      merged * channels, packed, &ahead, &later, r, p * NR, columns, flags)
                 r = r + (merged * channels + MR - 1) // MR * MR
                 t = t + merged
         flags = ACCUMULATE
@@ -206,7 +249,8 @@ cdef void sum_partials(const void* args, Py_ssize_t job, char* scratch) noexcept
 JOBS = {
     "weight_gradient": publish(<void*>weight_gradient, sizeof(WeightGradientArgs), (
         "x* offset* source* D H W C OD OH OW SD SH SW TD TH TW LD LH LW "
-        "planes block_planes block_rows block_columns copy dy* dweight* dbias* K groups channel_block blocks chunks panels "
+        "planes block_planes block_rows block_columns copy "
+        "dy* dweight* dbias* K groups channel_block blocks chunks panels "
         "at_rows at_dy at_spare at_slab")),
     "sum_partials": publish(<void*>sum_partials, sizeof(SumPartialsArgs),
                             "partial* total* count size block"),

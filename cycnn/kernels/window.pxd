@@ -70,11 +70,22 @@ cdef inline void set_channels(const Window* v, Block* b, Py_ssize_t channels) no
     b.pitch = ((b.slab_columns * channels + line - 1) // line | 1) * line
 
 
+cdef inline void copy_channels(const real* x, Py_ssize_t channels, real* y) noexcept nogil:
+    """y[:channels] = x[:channels]: shorter than a call of memcpy."""
+    cdef Py_ssize_t c = 0
+    while c + VL <= channels:
+        vf_store(y + c, vf_load(x + c))
+        c = c + VL
+    if c < channels:
+        vf_store_part(y + c, vf_load_part(x + c, channels - c), channels - c)
+
+
 cdef inline void copy_row(
-    const real* x, const int64_t* source, Py_ssize_t count, Py_ssize_t C, Py_ssize_t channels, real* y,
+    const real* x, const int64_t* source, Py_ssize_t count, Py_ssize_t C, Py_ssize_t channels,
+    real* y,
 ) noexcept nogil:
     """y[i, :channels] = x[source[i], :channels], or 0 where source[i] < 0."""
-    cdef Py_ssize_t i = 0, j, run, c
+    cdef Py_ssize_t i = 0, j, run
     cdef const real* p
     while i < count:
         run = 1
@@ -90,18 +101,15 @@ cdef inline void copy_row(
                 memcpy(y + i * C, p, run * C * sizeof(real))
             else:
                 for j in range(i, i + run):
-                    c = 0
-                    while c + VL <= channels:
-                        vf_store(y + j * channels + c, vf_load(p + c))
-                        c = c + VL
-                    if c < channels:
-                        vf_store_part(y + j * channels + c, vf_load_part(p + c, channels - c), channels - c)
+                    copy_channels(p, channels, y + j * channels)
                     p = p + C
         i = i + run
 
 
-cdef inline void fill_slab(const Window* v, const Block* b, Py_ssize_t channel, real* slab) noexcept nogil:
-    """Copy the channels from `channel` on of all input pixels under the block, with their border."""
+cdef inline void fill_slab(
+    const Window* v, const Block* b, Py_ssize_t channel, real* slab,
+) noexcept nogil:
+    """Copy the channels from `channel` on of all inputs under the block, with their border."""
     cdef Py_ssize_t i, t, r, n, od, d, h
     cdef const int64_t* source_h = v.source + v.LD
     cdef const int64_t* source_w = source_h + v.LH + b.column * v.SW
@@ -125,15 +133,27 @@ cdef inline void fill_slab(const Window* v, const Block* b, Py_ssize_t channel, 
                 slab = slab + b.pitch
 
 
-cdef inline real* window_at(
-    const Window* v, const Block* b, Py_ssize_t i, Py_ssize_t oh, Py_ssize_t ow, Py_ssize_t channel,
-    real* slab,
+cdef struct Windows:
+    # The windows of a block are at origin + plane * plane_step + row * row_step + column * step.
+    real* origin
+    Py_ssize_t plane_step, row_step, step
+
+
+cdef inline Windows windows_of(
+    const Window* v, const Block* b, Py_ssize_t channel, real* slab,
 ) noexcept nogil:
-    """Return where the window of output (plane i of the block, oh, ow) begins."""
+    """Locate the windows of a block, in the slab or, without one, in x from `channel` on."""
+    cdef Windows at
     if v.copy:
-        return slab + ((i * v.TD * b.slab_rows + (oh - b.row) * v.SH) * b.pitch
-                       + (ow - b.column) * v.SW * b.channels)
-    return <real*>v.x + oh * v.C + channel
+        at.origin = slab
+        at.plane_step = v.TD * b.slab_rows * b.pitch
+        at.row_step = v.SH * b.pitch
+        at.step = v.SW * b.channels
+    else:
+        at.origin = <real*>v.x + b.row * v.C + channel
+        at.plane_step = at.step = 0         # one plane, one column
+        at.row_step = v.C
+    return at
 
 
 cdef inline Py_ssize_t tap_at(

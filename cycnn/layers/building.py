@@ -88,3 +88,23 @@ def kinds(shapes: Shapes) -> tuple[tuple[int, int], ...]:
 def each(shapes: Shapes) -> tuple[Shape, ...]:
     """Return the shapes one by one."""
     return shapes if several(shapes) else (shapes,)
+
+
+def sample_axis(value: Any, owner: str) -> int:
+    """Return an axis, counted with the batch; raise if it is no int or 0, the batch."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{owner}: axis must be an int, got {value!r}")
+    if value == 0:
+        raise ValueError(f"{owner}: axis must not be 0, the batch, got 0")
+    return int(value)
+
+
+def axis_from_front(axis: int, shape: Shape, owner: str) -> int:
+    """Return `axis` as one of 1 ... len(shape) for a shape without the batch, which is axis 0."""
+    axes = len(shape) + 1
+    if not -axes < axis < axes:
+        raise ValueError(
+            f"{owner}: axis must be one of 1 ... {axes - 1} (0 is the batch) or negative for "
+            f"inputs of {axes} axes, got {axis}"
+        )
+    return axis % axes

@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from cycnn import ops
-from cycnn._check import Array, positive_int
+from cycnn._check import Array, integer, positive_int
 from cycnn.init import he_normal, zeros
 from cycnn.layers.base import Backward, Layer, register
 from cycnn.layers.building import Reach, Shapes, Weight, flag
@@ -16,6 +16,25 @@ from cycnn.layers.parameter import Parameter
 from cycnn.layers.window import Window
 
 ALGORITHMS = ("auto", "direct")
+
+
+Borders = tuple[tuple[int, int], ...]
+
+
+def _region(region: Any) -> Borders | None:
+    """Return the (start, stop) pairs of a region; raise unless 0 <= start < stop in each."""
+    if region is None:
+        return None
+    if not isinstance(region, (tuple, list)) or not all(
+        isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in region
+    ):
+        raise TypeError(f"Conv: region must be a (start, stop) pair for each axis, got {region!r}")
+    pairs = tuple(
+        (integer(start, "Conv: region"), integer(stop, "Conv: region")) for start, stop in region
+    )
+    if not pairs or any(start >= stop for start, stop in pairs):
+        raise ValueError(f"Conv: region must have start < stop on every axis, got {region!r}")
+    return pairs
 
 
 class Convolution(Layer):
@@ -65,9 +84,19 @@ class Convolution(Layer):
         """Parameter of shape (C_out,), or None."""
         return self.parameter("bias") if self.has_bias else None
 
+    def borders(self, input_shape: Shapes) -> Borders | None:
+        """Return the (begin, end) pixels of each axis that are not covered; None if all are."""
+        return None
+
+    def covered(self, input_shape: Shapes) -> Shapes:
+        """Return the shape of the part of the input that is covered."""
+        outside = self.borders(input_shape) or ((0, 0),) * (len(input_shape) - 1)
+        inside = (n - sum(pair) for n, pair in zip(input_shape[:-1], outside, strict=True))
+        return (*inside, input_shape[-1])
+
     def infer(self, input_shape: Shapes) -> Shapes:
         """Return (spatial..., C_out)."""
-        spatial = self.window.output(input_shape)
+        spatial = self.window.output(self.covered(input_shape))
         return (*spatial, self.groups_and_filters(input_shape[-1])[1])
 
     def weights(self, input_shape: Shapes) -> dict[str, Weight]:
@@ -80,16 +109,24 @@ class Convolution(Layer):
     def macs(self, input_shape: Shapes) -> int:
         """Return kernel values x output pixels."""
         return math.prod(self.weights(input_shape)["weight"].shape) * math.prod(
-            self.window.output(input_shape)
+            self.window.output(self.covered(input_shape))
         )
 
     def reach(self, input_shape: Shapes) -> tuple[Reach, ...]:
         """Return the window of one output."""
-        return self.window.reach(input_shape)
+        reach = self.window.reach(self.covered(input_shape))
+        outside = self.borders(input_shape) or ((0, 0),) * len(reach)
+        return tuple(
+            axis._replace(begin=axis.begin - begin)
+            for axis, (begin, _) in zip(reach, outside, strict=True)
+        )
 
     def __call__(self, x: ArrayLike, training: bool = False) -> tuple[Array, Backward]:
         """Map x (N, spatial..., C_in) to y (N, spatial..., C_out)."""
         x = self.check_input(x)
+        whole, outside = x.shape, self.borders(x.shape[1:])
+        if outside is not None:
+            x = ops.crop(x, outside)
         weight, bias = self.weight, self.bias
         kernel, groups = weight.shape[:-2], x.shape[-1] // weight.shape[-2]
         options = {**self.slide, "groups": groups}
@@ -105,9 +142,10 @@ class Convolution(Layer):
                 weight.add_grad(dweight)
                 if bias is not None and dbias is not None:
                     bias.add_grad(dbias)
-            if input_gradient:
-                return ops.conv_backward_input(dy, weight.data, x_shape, **options)
-            return None
+            if not input_gradient:
+                return None
+            dx = ops.conv_backward_input(dy, weight.data, x_shape, **options)
+            return dx if outside is None else ops.crop_backward(dx, whole, outside)
 
         return y, backward
 
@@ -120,8 +158,14 @@ class Conv(Convolution):
                      weight[t, c, k] * x[n, o * stride - begin + t * dilation, c]
 
     with o, t one index per axis, begin the padding in front. As everywhere in this field the kernel
-    is not flipped (a cross-correlation). Parameters to learn: k x k x m x n weights for n kernels
-    of k x k on m channels, and n biases.
+    is not flipped (a cross-correlation): Goodfellow, Bengio and Courville, *Deep Learning* (2016),
+    eqs. 9.7 and 9.8. Backward, with i = o * stride - begin + t * dilation:
+
+        dx[n, i, c]      = sum over o, t, k of dy[n, o, k] * weight[t, c, k]
+        dweight[t, c, k] = sum over n, o of dy[n, o, k] * x[n, i, c]
+        dbias[k]         = sum over n, o of dy[n, o, k]
+
+    Parameters to learn: k x k x m x n weights for n kernels of k x k on m channels, and n biases.
 
     Parameters
     ----------
@@ -143,9 +187,12 @@ class Conv(Convolution):
         Cuts input and output channels into groups that do not see each other.
     bias : bool
         Whether a bias is added. A BatchNorm right after makes it useless.
+    region : (start, stop) per axis, optional
+        The part of the input that is covered, as if the rest were not there: pixels start ...
+        stop - 1. The gradient of the rest is 0.
     algorithm : {"auto", "direct"}
         "direct" multiplies and adds as the formula says and never takes a transformed, faster but
-        less exact way; "auto" may.
+        less exact way; "auto" may, but there is none yet, so both are the same.
     name : str, optional
 
     Attributes
@@ -177,9 +224,11 @@ class Conv(Convolution):
         dilation: int | tuple[int, ...] = 1,
         groups: int = 1,
         bias: bool = True,
+        region: tuple[tuple[int, int], ...] | None = None,
         algorithm: str = "auto",
         name: str | None = None,
     ) -> None:
+        self.region = _region(region)
         self.filters = positive_int(filters, "Conv: filters")
         self.groups = positive_int(groups, "Conv: groups")
         if filters % groups:
@@ -187,8 +236,24 @@ class Conv(Convolution):
         super().__init__(
             filters=filters, kernel_size=kernel_size, stride=stride, padding=padding,
             padding_mode=padding_mode, dilation=dilation, groups=groups, bias=bias,
-            algorithm=algorithm, name=name,
+            region=self.region, algorithm=algorithm, name=name,
         )  # fmt: skip
+
+    def borders(self, input_shape: Shapes) -> Borders | None:
+        """Return the (begin, end) pixels of each axis that lie outside the region."""
+        if self.region is None:
+            return None
+        spatial = input_shape[:-1]
+        if len(self.region) != len(spatial) or any(
+            stop > n for n, (_, stop) in zip(spatial, self.region, strict=False)
+        ):
+            raise ValueError(
+                f"Conv: region must be a (start, stop) pair within each of the axes {spatial}, "
+                f"got {self.region}"
+            )
+        return tuple(
+            (start, n - stop) for n, (start, stop) in zip(spatial, self.region, strict=True)
+        )
 
     def groups_and_filters(self, channels: int) -> tuple[int, int]:
         """Return groups and filters; raise ValueError if groups do not divide the channels."""
@@ -220,6 +285,11 @@ class DepthwiseConv(Convolution):
     ----------
     weight : Parameter of shape (kernel..., 1, multiplier * C), drawn by `init.he_normal`
     bias : Parameter of shape (multiplier * C,), zeros; None without
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `Conv`.
 
     Examples
     --------

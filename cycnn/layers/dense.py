@@ -19,6 +19,7 @@ class Dense(Layer):
     """Affine map y = x @ weight + bias (one output per feature).
 
     Backward: dx = dy @ weight.T, dweight = x.T @ dy, dbias = sum of dy over the batch.
+    Rumelhart, Hinton and Williams (1986), eqs. 1, 6 and 7.
 
     Parameters
     ----------
@@ -32,6 +33,11 @@ class Dense(Layer):
     ----------
     weight : Parameter of shape (C, features), drawn by `init.he_normal`
     bias : Parameter of shape (features,), zeros; None without
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `features` is no int of at least 1; when built, if the input is not (N, C).
 
     Examples
     --------

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cycnn import ops
-from cycnn._check import Array
+from cycnn._check import Array, real_number
 from cycnn.layers.base import Backward, Layer, register
+from cycnn.layers.building import flag
 
 
 @register
@@ -18,11 +19,22 @@ class Dropout(Layer):
     is done. Each call in training draws a new mask from a stream that the build's rng fixes; the
     mask itself is never stored, backward makes it again.
 
+    Neighbouring pixels of a map are so alike that dropping one of them hides nothing; with
+    `channelwise` a channel of a sample is dropped as a whole: Tompson et al. (2015), section 3.2,
+    "SpatialDropout".
+
     Parameters
     ----------
     rate : float
         In [0, 1).
+    channelwise : bool
+        Whether a channel of a sample is kept or dropped as a whole.
     name : str, optional
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `rate` is no number in [0, 1).
 
     Examples
     --------
@@ -31,11 +43,12 @@ class Dropout(Layer):
     True
     """
 
-    def __init__(self, rate: float, *, name: str | None = None) -> None:
-        super().__init__(name=name, rate=rate)
-        if not 0 <= rate < 1:
+    def __init__(self, rate: float, *, channelwise: bool = False, name: str | None = None) -> None:
+        super().__init__(name=name, rate=rate, channelwise=channelwise)
+        if not 0 <= real_number(rate, "Dropout: rate") < 1:
             raise ValueError(f"Dropout: rate must be in [0, 1), got {rate!r}")
         self.rate = float(rate)
+        self.channelwise = flag(channelwise, "Dropout: channelwise")
 
     def seed(self, rng: np.random.Generator) -> None:
         """Begin the stream of seeds."""
@@ -46,12 +59,13 @@ class Dropout(Layer):
         x = self.check_input(x)
         shape, dropping = x.shape, training and self.rate > 0
         seed = int(self._seeds.integers(2**63)) if dropping else 0
-        y = ops.dropout(x, self.rate, seed) if dropping else x
+        drop = ops.channel_dropout if self.channelwise else ops.dropout
+        y = drop(x, self.rate, seed) if dropping else x
 
         def backward(dy: ArrayLike, input_gradient: bool = True) -> Array | None:
             dy = self.check_gradient(dy, shape)
             if not input_gradient:
                 return None
-            return ops.dropout_backward(dy, self.rate, seed) if dropping else dy
+            return drop(dy, self.rate, seed) if dropping else dy
 
         return y, backward

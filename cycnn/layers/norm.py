@@ -5,8 +5,9 @@ from __future__ import annotations
 from numpy.typing import ArrayLike
 
 from cycnn import ops
-from cycnn._check import Array
+from cycnn._check import Array, real_number
 from cycnn.init import ones, zeros
+from cycnn.layers.activation import above_zero
 from cycnn.layers.base import Backward, Layer, register
 from cycnn.layers.building import Shapes, Weight
 from cycnn.layers.parameter import Parameter
@@ -24,6 +25,13 @@ class BatchNorm(Layer):
         running = momentum * running + (1 - momentum) * batch
 
     with the unbiased variance. Otherwise, and when frozen, the running statistics are used.
+
+    Backward, with xhat = (x - mean) / sqrt(variance + eps), g = gamma * dy, and means over the
+    batch and all pixels: dgamma = sum of dy * xhat, dbeta = sum of dy, and
+
+        dx = (g - mean(g) - xhat * mean(g * xhat)) / sqrt(variance + eps)
+
+    of which, with the running statistics, which are constants, g / sqrt(variance + eps) is left.
 
     Parameters
     ----------
@@ -54,12 +62,10 @@ class BatchNorm(Layer):
         self, momentum: float = 0.9, eps: float = 1e-5, *, name: str | None = None
     ) -> None:
         super().__init__(name=name, momentum=momentum, eps=eps)
-        if not 0 <= momentum <= 1:
+        if not 0 <= real_number(momentum, "BatchNorm: momentum") <= 1:
             raise ValueError(f"BatchNorm: momentum must be in [0, 1], got {momentum!r}")
-        if not 0 < eps < float("inf"):
-            raise ValueError(f"BatchNorm: eps must be a finite number above 0, got {eps!r}")
         self.momentum = float(momentum)
-        self.eps = float(eps)
+        self.eps = above_zero(eps, "BatchNorm: eps")
 
     @property
     def gamma(self) -> Parameter:

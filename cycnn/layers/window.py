@@ -83,17 +83,33 @@ class Window:
         self.taps(input_shape)
         spatial = input_shape[:-1]
         size, stride, dilation = self._numbers(len(spatial))
-        border = resolve_padding(self.padding, spatial, size, stride, dilation, self.owner)
         return output_size(
-            spatial, size, stride, dilation, border, self.owner, ceil_mode=self.ceil_mode
+            spatial, size, stride, dilation, self._border(spatial), self.owner,
+            ceil_mode=self.ceil_mode,
+        )  # fmt: skip
+
+    def smallest_input(self, output_shape: Shapes) -> Shape:
+        """Return the least spatial extents of an input that gives this output."""
+        self.taps(output_shape)
+        spatial = output_shape[:-1]
+        border = self._border(spatial)
+        return tuple(
+            (n - 1) * axis.stride + axis.span - sum(pair)
+            for n, axis, pair in zip(spatial, self.reach(output_shape), border, strict=True)
         )
 
     def reach(self, input_shape: Shapes) -> tuple[Reach, ...]:
         """Return how far one output looks along each axis."""
         spatial = input_shape[:-1]
         size, stride, dilation = self._numbers(len(spatial))
-        border = resolve_padding(self.padding, spatial, size, stride, dilation, self.owner)
         return tuple(
             Reach(span(taps, between), step, begin)
-            for taps, step, between, (begin, _) in zip(size, stride, dilation, border, strict=True)
+            for taps, step, between, (begin, _) in zip(
+                size, stride, dilation, self._border(spatial), strict=True
+            )
         )
+
+    def _border(self, spatial: Shape) -> tuple[tuple[int, int], ...]:
+        """Return the padding (begin, end) of each axis."""
+        size, stride, dilation = self._numbers(len(spatial))
+        return resolve_padding(self.padding, spatial, size, stride, dilation, self.owner)

@@ -17,10 +17,9 @@ from cycnn.ops.window import tap_map
 
 Ints = npt.NDArray[np.int64]
 
-# A packed panel of weights for one channel block is read once per tile and should stay in the
-# first-level cache beside the pixels; a slab, and the outputs of its block, in half of a second-
-# level cache.
-PANEL_BYTES = 40 << 10
+# Rows (taps times channels) of a packed panel of weights: it streams from the second-level cache
+# once per tile, beside a slab and the outputs of its block.
+PANEL_ROWS = 1152
 SLAB_BYTES = 192 << 10
 BLOCK_PIXELS = 1024
 # Enough jobs to share out evenly among many cores.
@@ -30,6 +29,7 @@ PARTIAL_BYTES = 4 << 20
 # Pixels of a block of a weight gradient: the tile over them is long enough, the panel of dy short
 # enough.
 GRADIENT_PIXELS = 256
+GRADIENT_CHANNELS = 64
 
 
 class Scratch:
@@ -39,6 +39,7 @@ class Scratch:
         self.size = 0
 
     def take(self, size: int) -> int:
+        """Return the offset of a new area of `size` bytes."""
         at = self.size
         self.size += -(-size // 64) * 64
         return at
@@ -68,7 +69,9 @@ class Axis(NamedTuple):
     @property
     def table(self) -> Ints:
         """The input index that each output (row) reads with each tap (column)."""
-        return self.source[np.arange(self.out)[:, None] * self.step + np.array(self.offset)]
+        places = np.arange(self.out)[:, None] * self.step + np.array(self.offset)
+        table: Ints = np.take(self.source, places)
+        return table
 
 
 def forward_axis(
@@ -78,7 +81,9 @@ def forward_axis(
     table = tap_map(size, out, kernel, stride, dilation, begin, mode)
     taps = tuple(range(kernel))
     reach = (kernel - 1) * dilation + 1
-    if stride >= reach:  # windows that do not overlap: lay them side by side, without what lies between
+    if (
+        stride >= reach
+    ):  # windows that do not overlap: lay them side by side, without what lies between
         return Axis(size, out, kernel, taps, taps, table.ravel())
     source = np.full((out - 1) * stride + reach, -1, np.int64)
     offset = np.array(taps) * dilation
@@ -126,11 +131,16 @@ def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def channel_block(channels: int, taps: int, unit: SimpleNamespace, panel: int = PANEL_BYTES) -> int:
-    """Return how many input channels to sum over at a time: few enough for the panel to stay in cache."""
-    most = max(panel // (taps * unit.NR * unit.itemsize), unit.VL)
-    blocks = -(-channels // most)
-    return min(channels, _round_up(-(-channels // blocks), unit.VL))
+def channel_block(channels: int, taps: int, unit: SimpleNamespace) -> int:
+    """Return how many input channels to sum over at a time: their panel stays in cache."""
+    most = max(PANEL_ROWS // taps, unit.VL)
+    return even_part(channels, most, unit.VL)
+
+
+def even_part(total: int, most: int, multiple: int) -> int:
+    """Return the size of equal parts of `total`, about `most`: a multiple if not the whole."""
+    parts = -(-total // most)
+    return min(total, _round_up(-(-total // parts), multiple))
 
 
 class Blocks(NamedTuple):
@@ -147,9 +157,9 @@ class Blocks(NamedTuple):
 def pixel_blocks(
     batch: int, axes: Sequence[Axis], channels: int, unit: SimpleNamespace, pixels: int
 ) -> Blocks:
-    """Cut the outputs in blocks of about `pixels`, each with a slab of at most SLAB_BYTES if possible."""
+    """Cut the outputs in blocks of about `pixels`, with slabs of at most SLAB_BYTES if possible."""
     d, h, w = axes
-    line = 64 // unit.itemsize
+    line: int = 64 // unit.itemsize
 
     def slab(planes: int, rows: int, columns: int) -> int:
         slab_rows = h.length - (h.out - rows) * h.step
@@ -211,8 +221,8 @@ def pixel_classes(axes: Sequence[Axis], planes: int, unit: SimpleNamespace) -> C
         return np.array([i for items in lists for i in items], np.int64), starts.astype(np.int64)
 
     pixels, start = packed([p for p, _ in groups.values()])
-    taps, tap_start = packed([t for _, t in groups.values()])
-    return Classes(pixels, start, taps, tap_start, cost)
+    all_taps, tap_start = packed([t for _, t in groups.values()])
+    return Classes(pixels, start, all_taps, tap_start, cost)
 
 
 def window_slots(batch: int, axes: Sequence[Axis], blocks: Blocks, channels: int) -> dict[str, Any]:

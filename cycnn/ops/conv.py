@@ -27,10 +27,15 @@ from cycnn.engine import Bound, Plan, empty, kernels, zeros
 from cycnn.ops import blocking, depthwise
 from cycnn.ops.blocking import Axis, Scratch
 from cycnn.ops.partials import add_partials
-from cycnn.ops.window import tap_map
 from cycnn.ops.problem import (
-    Problem, conv_output_shape, forward_axes, input_gradient_axes, every_phase_has_taps, resolve,
+    Problem,
+    conv_output_shape,
+    every_phase_has_taps,
+    forward_axes,
+    input_gradient_axes,
+    resolve,
 )  # fmt: skip
+from cycnn.ops.window import tap_map
 
 __all__ = ["conv", "conv_backward_input", "conv_backward_weight", "conv_output_shape"]
 
@@ -50,8 +55,9 @@ class _Sum(NamedTuple):
 
 
 def _sum(
-    p: Problem, batch: int, axes: Sequence[Axis], result: Sequence[int], channels: int, filters: int,
-    tap: Sequence[int], strides: dict[str, int], pointwise: bool, unit: SimpleNamespace,
+    p: Problem, batch: int, axes: Sequence[Axis], result: Sequence[int], channels: int,
+    filters: int, tap: Sequence[int], strides: dict[str, int], pointwise: bool,
+    unit: SimpleNamespace,
 ) -> _Sum:  # fmt: skip
     """Cut one convolution sum, over `channels` inputs to `filters` outputs, in jobs."""
     group_c, group_k = channels // p.groups, filters // p.groups
@@ -59,7 +65,11 @@ def _sum(
     block = blocking.channel_block(group_c, taps, unit)
     blocks = blocking.pixel_blocks(batch, axes, block, unit, blocking.BLOCK_PIXELS)
     classes = None
-    if not pointwise and block >= unit.VL and blocks.pixels == blocks.planes * axes[1].out * axes[2].out:
+    if (
+        not pointwise
+        and block >= unit.VL
+        and blocks.pixels == blocks.planes * axes[1].out * axes[2].out
+    ):
         classes = blocking.pixel_classes(axes, blocks.planes, unit)
         if classes and classes.cost > 0.9 * taps * blocks.pixels:
             classes = None
@@ -90,8 +100,8 @@ def _sum(
     for letter, axis, extent in zip("DHW", axes, result, strict=True):
         conv |= {f"Y{letter}": extent, f"U{letter}": axis.start, f"V{letter}": axis.stride}
     pack = {
-        "tap": np.array(tap, np.int64), "T": taps, "C": group_c, "K": group_k, "channel_block": block,
-        "work": float(taps * group_c * filters), **strides,
+        "tap": np.array(tap, np.int64), "T": taps, "C": group_c, "K": group_k,
+        "channel_block": block, "work": float(taps * group_c * filters), **strides,
     }  # fmt: skip
     channel_blocks = -(-group_c // block)
     return _Sum(
@@ -126,13 +136,22 @@ def _forward(p: Problem) -> _Sum:
         axes: Sequence[Axis] = blocking.pointwise_axes(pixels)
         return _sum(p, 1, axes, (1, pixels, 1), p.channels, p.filters, [0], strides, True, unit)
     return _sum(
-        p, p.batch, forward_axes(p), p.out, p.channels, p.filters, range(p.taps), strides, False, unit
+        p,
+        p.batch,
+        forward_axes(p),
+        p.out,
+        p.channels,
+        p.filters,
+        range(p.taps),
+        strides,
+        False,
+        unit,
     )
 
 
 @lru_cache(maxsize=512)
 def _input_gradient(p: Problem) -> tuple[_Sum, ...]:
-    """Return a sum for each phase of the stride; inputs of a phase without taps have no gradient."""
+    """Return a sum for each phase of the stride; a phase without taps has no gradient."""
     unit = kernels(p.dtype)
     strides = {
         "ST": p.channels // p.groups * p.filters, "SC": 1, "SK": p.filters,
@@ -164,13 +183,15 @@ def _weight_gradient(p: Problem) -> _WeightSum:
     else:
         batch, axes = p.batch, forward_axes(p)
     group_c, group_k = p.channels // p.groups, p.filters // p.groups
-    block = blocking.channel_block(group_c, 1, unit, 64 * unit.NR * unit.itemsize)
+    block = blocking.even_part(group_c, blocking.GRADIENT_CHANNELS, unit.VL)
     blocks = blocking.pixel_blocks(batch, axes, block, unit, blocking.GRADIENT_PIXELS)
     panels = -(-group_k // unit.NR)
     channel_blocks = -(-group_c // block)
     size = p.taps * group_c * p.filters * unit.itemsize
     parts = channel_blocks * p.groups
-    chunks = max(1, min(-(-blocking.MIN_JOBS // parts), blocks.number, blocking.PARTIAL_BYTES // size))
+    chunks = max(
+        1, min(-(-blocking.MIN_JOBS // parts), blocks.number, blocking.PARTIAL_BYTES // size)
+    )
     splits = min(panels, -(-blocking.MIN_JOBS // (parts * chunks)))
     per_job = -(-panels // splits)
     splits = -(-panels // per_job)
@@ -242,12 +263,22 @@ def conv(
            [4., 4.]])
     """
     p = resolve(
-        x.shape, weight.shape[:-2], weight.shape, x.dtype, stride, padding, padding_mode, dilation, groups
+        x.shape,
+        weight.shape[:-2],
+        weight.shape,
+        x.dtype,
+        stride,
+        padding,
+        padding_mode,
+        dilation,
+        groups,
     )
     if bias is not None and bias.shape != (p.filters,):
         raise ValueError(f"conv: bias must have shape ({p.filters},), got {bias.shape}")
     if activation not in ACTIVATIONS:
-        raise ValueError(f"conv: activation must be one of {tuple(ACTIVATIONS)}, got {activation!r}")
+        raise ValueError(
+            f"conv: activation must be one of {tuple(ACTIVATIONS)}, got {activation!r}"
+        )
     y = empty((p.batch, *p.out[3 - p.axes :], p.filters), x.dtype)
     if p.batch == 0:
         return y
@@ -275,14 +306,22 @@ def conv_backward_input(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Array:
-    """Return dx, the gradient of ``sum(dy * conv(x, weight))`` with respect to x, of shape `x_shape`.
+    """Return dx of shape `x_shape`: the gradient of ``sum(dy * conv(x, weight))`` by x.
 
     Arguments are those of `conv`; errors likewise.  For a stride s, each of the s phases of the
     input pixels sees its own taps, so dx is s convolutions of dy with stride 1 (s per axis).
     """
     x_shape = tuple(x_shape)
     p = resolve(
-        x_shape, weight.shape[:-2], weight.shape, dy.dtype, stride, padding, padding_mode, dilation, groups
+        x_shape,
+        weight.shape[:-2],
+        weight.shape,
+        dy.dtype,
+        stride,
+        padding,
+        padding_mode,
+        dilation,
+        groups,
     )
     _check_dy(p, dy)
     if p.mode != "zeros" and any(map(any, p.padding)):
@@ -302,13 +341,13 @@ def _padded_input_gradient(p: Problem, dy: Array, weight: Array) -> Array:
     padded = tuple(n + sum(pair) for n, pair in zip(p.size, p.padding, strict=True))[3 - p.axes :]
     tail = slice(3 - p.axes, None)
     return conv_backward_input(
-        dy, weight, (p.batch, *padded, p.channels), stride=p.stride[tail], dilation=p.dilation[tail],
-        groups=p.groups,
+        dy, weight, (p.batch, *padded, p.channels), stride=p.stride[tail],
+        dilation=p.dilation[tail], groups=p.groups,
     )  # fmt: skip
 
 
 def _unpad(dx: Array, p: Problem) -> Array:
-    """Add the gradient of each border pixel to that of the pixel it repeats, one axis after the other."""
+    """Add the gradient of each border pixel to that of the pixel it repeats, axis by axis."""
     for axis, (size, (begin, end)) in enumerate(
         zip(p.size[3 - p.axes :], p.padding[3 - p.axes :], strict=True), start=1
     ):
@@ -338,7 +377,7 @@ def conv_backward_weight(
     groups: int = 1,
     bias: bool = True,
 ) -> tuple[Array, Array | None]:
-    """Return dweight of shape (kernel..., C / groups, K) and dbias of shape (K,), None without `bias`.
+    """Return dweight (kernel..., C / groups, K) and dbias (K,), which is None without `bias`.
 
     Arguments are those of `conv`; errors likewise.
     """

@@ -1,7 +1,7 @@
 """Dense layers: a matrix product is a convolution of one pixel with a kernel of one pixel.
 
-    y[n, k] = bias[k] + sum over c of x[n, c] * weight[c, k]
-    dx = dy @ weight.T        dweight = x.T @ dy        dbias = sum over n of dy[n]
+y[n, k] = bias[k] + sum over c of x[n, c] * weight[c, k]
+dx = dy @ weight.T        dweight = x.T @ dy        dbias = sum over n of dy[n]
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ def _check(a: Array, b: Array, b_name: str, channels: int, extent: str) -> None:
         raise ValueError(f"dense: arguments must be matrices, got shapes {a.shape} and {b.shape}")
     if a.shape[1] != channels:
         raise ValueError(
-            f"dense: {b_name} of shape {b.shape} must match the {extent} of an array of shape {a.shape}"
+            f"dense: {b_name} of shape {b.shape} must match the {extent} of an array of shape "
+            f"{a.shape}"
         )
 
 
@@ -60,6 +61,8 @@ def dense_backward_input(dy: Array, weight: Array) -> Array:
 def dense_backward_weight(dy: Array, x: Array, bias: bool = True) -> tuple[Array, Array | None]:
     """Return dweight = x.T @ dy of shape (C, K) and dbias of shape (K,), None without `bias`."""
     if dy.ndim != 2 or x.ndim != 2 or len(dy) != len(x):
-        raise ValueError(f"dense: dy and x must be matrices of one length, got {dy.shape}, {x.shape}")
+        raise ValueError(
+            f"dense: dy and x must be matrices of one length, got {dy.shape}, {x.shape}"
+        )
     dweight, dbias = conv_backward_weight(dy[:, None, :], x[:, None, :], 1, bias=bias)
     return dweight[0], dbias

@@ -5,7 +5,6 @@ The three directions are those of `cycnn.ops.conv`, which calls these functions 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,53 +12,62 @@ from typing import Any
 import numpy as np
 
 from cycnn._check import Array
-from cycnn.engine import Bound, Plan, empty, kernels
+from cycnn.engine import Bound, Kernel, Plan, empty, kernels
 from cycnn.ops import blocking
-from cycnn.ops.blocking import Axis, Blocks, Scratch
+from cycnn.ops.blocking import Axis, Blocks
 from cycnn.ops.partials import add_partials
 from cycnn.ops.problem import Problem, forward_axes, input_gradient_axes
 
-# Multiply-adds of a job, so that jobs are worth their start.
-JOB_WORK = 1 << 16
+# Multiply-adds of a job, so that jobs are worth their start and input rows are read once.
+JOB_WORK = 1 << 19
+# Multiply-adds of a partial sum of the weight gradient, so that adding it up costs little beside.
+CHUNK_WORK = 1 << 18
+LEFT, RIGHT = 1, 2  # of kernels/depthwise.pyx
 
 
 def _window(p: Problem, axes: Sequence[Axis], rows: int) -> dict[str, Any]:
-    """Return the slots that describe the windows."""
+    """Return the slots that describe the windows, for jobs of `rows` output rows."""
     unit = kernels(p.dtype)
-    blocks = Blocks(1, rows, axes[2].out, 0, 0, 0)
+    d, h, w = axes
+    blocks = Blocks(1, rows, w.out, 0, 0, 0)
     slots = blocking.window_slots(p.batch, axes, blocks, p.filters)
-    # Columns are inside where every tap reads the pixel that follows the previous column's.
-    table = axes[2].table
-    affine = table - np.arange(axes[2].out)[:, None] * axes[2].step
-    middle = affine[axes[2].out // 2]
-    inner = np.flatnonzero((affine == middle).all(1) & (table >= 0).all(1))
-    taps = math.prod(len(axis.taps) for axis in axes)
-    scratch = Scratch()
-    scratch.take(8 * taps * (axes[2].out + 1))
-    slots |= {
+    # Columns are inside where every tap reads what its place in the middle column's window says.
+    table, middle = w.table, w.out // 2
+    shift = int(table[middle, 0]) - middle * w.step
+    regular = np.arange(w.out)[:, None] * w.step + np.array(w.offset) + shift
+    inner = np.flatnonzero((table == regular).all(1) & (table >= 0).all(1))
+    begin, end, edges = (int(inner[0]), int(inner[-1]) + 1, 0) if inner.size else (0, 0, 0)
+    if w.offset == (0, 1, 2) and w.step == 1 and inner.size:
+        # One column of zeros at an edge needs no run of its own.
+        if begin == 1 and table[0].tolist() == [-1, 0, 1]:
+            begin, edges = 0, LEFT
+        if end == w.out - 1 and table[-1].tolist() == [w.size - 2, w.size - 1, -1]:
+            end, edges = w.out, edges + RIGHT
+    taps = len(d.taps) * len(h.taps) * len(w.taps)
+    runs = w.out - max(end - begin - 1, 0)
+    return slots | {
         "copy": False,
-        "inner": int(inner[0]) if inner.size else 0,
-        "inner_end": int(inner[-1]) + 1 if inner.size else 0,
-        "at_runs": scratch.take(32 * axes[2].out),
-        "at_zeros": scratch.take((p.filters + unit.VL) * unit.itemsize),
-        "scratch": scratch.size,
-        "work": 2.0 * p.batch * taps * p.filters * axes[0].out * axes[1].out * axes[2].out,
+        "begin": begin,
+        "end": end,
+        "shift": shift,
+        "edges": edges,
+        "scratch": (p.filters + unit.VL) * unit.itemsize
+        + rows * (64 + 8 * taps * (runs + 1) + 40 * runs),
+        "work": 2.0 * p.batch * taps * p.filters * d.out * h.out * w.out,
     }
-    return slots
 
 
-def _sum(
-    p: Problem, axes: Sequence[Axis], result: Sequence[int], tap: Sequence[int]
-) -> Bound:
+def _sum(p: Problem, axes: Sequence[Axis], result: Sequence[int], tap: Sequence[int]) -> Bound:
     """Return the kernel of one sum over taps, all but its arrays."""
-    row_work = axes[2].out * len(tap) * p.filters
-    rows = max(1, min(axes[1].out, JOB_WORK // row_work))
-    slots = _window(p, axes, rows)
-    bands = -(-axes[1].out // rows)
-    slots |= {"tap": np.array(tap, np.int64), "bands": bands}
+    all_rows = p.batch * axes[0].out * axes[1].out
+    rows = max(
+        1, min(JOB_WORK // (axes[2].out * len(tap) * p.filters), all_rows // blocking.MIN_JOBS)
+    )
+    slots = _window(p, axes, rows) | {"tap": np.array(tap, np.int64)}
     for letter, axis, extent in zip("DHW", axes, result, strict=True):
         slots |= {f"Y{letter}": extent, f"U{letter}": axis.start, f"V{letter}": axis.stride}
-    return kernels(p.dtype).depthwise.bind(slots["planes"] * bands, **slots)
+    kernel: Kernel = kernels(p.dtype).depthwise
+    return kernel.bind(-(-all_rows // rows), **slots)
 
 
 @lru_cache(maxsize=512)
@@ -76,10 +84,13 @@ def _input_gradient(p: Problem) -> list[Bound]:
 def _weight_gradient(p: Problem) -> tuple[Bound, int]:
     """Return the kernel, all but its arrays, and how many partial sums it makes."""
     axes = forward_axes(p)
-    slots = _window(p, axes, axes[1].out)
     size = p.taps * p.filters * kernels(p.dtype).itemsize
-    rows = slots["planes"] * axes[1].out
-    chunks = max(1, min(blocking.MIN_JOBS, rows, blocking.PARTIAL_BYTES // size))
+    rows = p.batch * axes[0].out * axes[1].out
+    work = rows * axes[2].out * p.taps * p.filters
+    chunks = max(
+        1, min(blocking.MIN_JOBS, rows, work // CHUNK_WORK, blocking.PARTIAL_BYTES // size)
+    )
+    slots = _window(p, axes, -(-rows // chunks))
     return kernels(p.dtype).depthwise_weight.bind(chunks, chunks=chunks, **slots), chunks
 
 

@@ -193,7 +193,7 @@ def dropout_backward(dy: Array, rate: float, seed: int) -> Array:
     return dropout(dy, rate, seed)
 
 
-def _copy_rows(
+def copy_rows(
     plan: engine.Plan, x: Array, y: Array, rows: int, width: int, x_stride: int, y_stride: int
 ) -> None:
     """Add the step y[r, :width] = x[r, :width] for all rows, `x` and `y` flat."""
@@ -246,7 +246,7 @@ def concat(arrays: Sequence[Array], axis: int = -1) -> Array:
     plan = engine.Plan()
     for part in parts:
         width = part.shape[axis] * inner
-        _copy_rows(plan, part, flat[start:], rows, width, width, stride)
+        copy_rows(plan, part, flat[start:], rows, width, width, stride)
         start += width
     plan.run()
     return y
@@ -280,7 +280,7 @@ def split(dy: Array, sizes: Sequence[int], axis: int = -1) -> tuple[Array, ...]:
     parts = []
     for size in sizes:
         part = engine.empty((*before, size, *after), dy.dtype)
-        _copy_rows(plan, flat[start:], part, rows, size * inner, stride, size * inner)
+        copy_rows(plan, flat[start:], part, rows, size * inner, stride, size * inner)
         parts.append(part)
         start += size * inner
     plan.run()

@@ -77,7 +77,7 @@ def softmax_cross_entropy(
     plan.add(
         engine.kernels(logits.dtype).softmax_cross_entropy, -(-rows // chunk), logits=logits,
         target=target, weight=weight, value=value, dlogits=dlogits, N=rows, K=classes, chunk=chunk,
-        total=total, scratch=8 * classes, work=20 * logits.size,
+        total=total, work=20 * logits.size,
     )  # fmt: skip
     plan.run()
     return float(value.sum() / total), dlogits

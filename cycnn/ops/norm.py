@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -10,23 +9,10 @@ import numpy as np
 from cycnn import engine
 from cycnn._check import Array, as_input
 from cycnn.ops.elementwise import same_shape
+from cycnn.ops.rows import channel_rows
 
 _NAME = "BatchNorm"
-_PART = 1 << 14  # elements of a job, about: its rows stay in the second-level cache
 _CHANNELS = 64  # channels of a job that merges the jobs before it
-
-
-def _rows(x: Array) -> tuple[dict[str, int], int]:
-    """Return how the kernels cut up x (see kernels/norm.pyx: Rows), and the number of jobs."""
-    lanes: int = engine.kernels(x.dtype).VL
-    C, group = x.shape[-1], 1
-    if 4 * lanes > C:  # full vectors, and at least four of them
-        group = lanes // math.gcd(C, lanes)
-        group *= -(-4 * lanes // (group * C))
-    grouped, loose = divmod(x.size // C, group)
-    chunk = min(max(_PART // (group * C), 32), 256)
-    rows = {"grouped": grouped, "loose": loose, "period": group * C, "C": C, "chunk": chunk}
-    return rows, -(-grouped // chunk) + (loose > 0)
 
 
 def _check_input(x: Array, least: int) -> None:
@@ -51,6 +37,28 @@ def _per_channel(array: Any, x: Array, dtype: Any, argument: str) -> Array:
 
 def _merge_jobs(channels: int) -> int:
     return -(-channels // _CHANNELS)
+
+
+def _statistics(
+    plan: engine.Plan, x: Array, gamma: Array, beta: Array, eps: float
+) -> tuple[Array, Array, Array]:
+    """Add the steps that take mean and variance; return them and the table that `apply` reads."""
+    rows, jobs = channel_rows(x)
+    C, period = rows["C"], rows["period"]
+    mean, variance = engine.empty((C,), np.float64), engine.empty((C,), np.float64)
+    partial = engine.empty((jobs, 2, period), np.float64)
+    table = engine.empty((3, period), x.dtype)
+    kernels = engine.kernels(x.dtype)
+    plan.add(
+        kernels.batch_norm_statistics, jobs, x=x, dy=None, mean=None, partial=partial, **rows,
+        scratch=3 * (period + kernels.VL) * x.itemsize, work=2 * x.nbytes,
+    )  # fmt: skip
+    plan.add(
+        kernels.batch_norm_merge, _merge_jobs(C), partial=partial, gamma=gamma, beta=beta,
+        mean=mean, variance=variance, table=table, channels=_CHANNELS, eps=float(eps), **rows,
+        work=partial.nbytes,
+    )  # fmt: skip
+    return mean, variance, table
 
 
 def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
@@ -82,26 +90,14 @@ def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, 
     _check_input(x, 2)
     gamma = _per_channel(gamma, x, x.dtype, "gamma")
     beta = _per_channel(beta, x, x.dtype, "beta")
-    rows, jobs = _rows(x)
-    C, period = rows["C"], rows["period"]
-    y = engine.empty(x.shape, x.dtype)
-    mean, variance = engine.empty((C,), np.float64), engine.empty((C,), np.float64)
-    partial = engine.empty((jobs, 2, period), np.float64)
-    table = engine.empty((3, period), x.dtype)
-    kernels = engine.kernels(x.dtype)
     plan = engine.Plan()
+    mean, variance, table = _statistics(plan, x, gamma, beta, eps)
+    rows, jobs = channel_rows(x)
+    y = engine.empty(x.shape, x.dtype)
     plan.add(
-        kernels.batch_norm_statistics, jobs, x=x, dy=None, mean=None, partial=partial, **rows,
-        scratch=3 * (period + kernels.VL) * x.itemsize, work=2 * x.nbytes,
+        engine.kernels(x.dtype).batch_norm_apply, jobs, x=x, dy=None, table=table, y=y, **rows,
+        work=2 * x.nbytes,
     )  # fmt: skip
-    plan.add(
-        kernels.batch_norm_merge, _merge_jobs(C), partial=partial, gamma=gamma, beta=beta,
-        mean=mean, variance=variance, table=table, parts=jobs, channels=_CHANNELS, eps=float(eps),
-        **rows, work=partial.nbytes,
-    )  # fmt: skip
-    plan.add(
-        kernels.batch_norm_apply, jobs, x=x, dy=None, table=table, y=y, **rows, work=2 * x.nbytes
-    )
     plan.run()
     return y, mean, variance
 
@@ -110,7 +106,7 @@ def _backward_sums(
     plan: engine.Plan, dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     """Add the steps that sum up dgamma and dbeta; return them and the table of dx's factors."""
-    rows, jobs = _rows(x)
+    rows, jobs = channel_rows(x)
     C, period = rows["C"], rows["period"]
     dgamma, dbeta = engine.empty((C,), x.dtype), engine.empty((C,), x.dtype)
     partial = engine.empty((jobs, 2, period), np.float64)
@@ -124,7 +120,7 @@ def _backward_sums(
     plan.add(
         kernels.batch_norm_backward_merge, _merge_jobs(C), partial=partial, gamma=gamma, mean=mean,
         variance=variance, dgamma=dgamma, dbeta=dbeta, table=table,
-        sums=engine.empty((2, C), np.float64), parts=jobs, channels=_CHANNELS, eps=float(eps),
+        sums=engine.empty((2, C), np.float64), channels=_CHANNELS, eps=float(eps),
         **rows, work=partial.nbytes,
     )  # fmt: skip
     return dgamma, dbeta, table
@@ -177,7 +173,7 @@ def batch_norm_backward(
     dgamma, dbeta, table = _backward_sums(plan, dy, x, gamma, mean, variance, eps)
     dx = None
     if input_gradient:
-        rows, jobs = _rows(x)
+        rows, jobs = channel_rows(x)
         dx = engine.empty(x.shape, x.dtype)
         plan.add(
             engine.kernels(x.dtype).batch_norm_backward_input, jobs, x=x, dy=dy, table=table, y=dx,
@@ -189,8 +185,8 @@ def batch_norm_backward(
 
 def _apply(plan: engine.Plan, x: Array, mean: Array, scale: Array, shift: Array) -> Array:
     """Add the step y = (x - mean) scale + shift, each of them one value per channel; return y."""
-    rows, jobs = _rows(x)
-    shift = shift + (mean.astype(x.dtype) - mean) * scale  # what rounding the mean takes from x - mean
+    rows, jobs = channel_rows(x)
+    shift = shift + (mean.astype(x.dtype) - mean) * scale  # what x - mean lacks by its rounding
     table = np.tile(np.array([mean, scale, shift], x.dtype), rows["period"] // rows["C"])
     y = engine.empty(x.shape, x.dtype)
     plan.add(
@@ -276,3 +272,52 @@ def batch_norm_inference_backward(
         dx = _apply(plan, dy, zeros, gamma / np.sqrt(variance + eps), zeros)
     plan.run()
     return dx, dgamma, dbeta
+
+
+def channel_statistics(x: Array) -> tuple[Array, Array]:
+    """Return the mean and the biased variance of each channel, over all axes but the last.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, ..., C)
+
+    Returns
+    -------
+    mean, variance : ndarray of float64 of shape (C,)
+
+    Raises
+    ------
+    ValueError
+        If there are no values.
+
+    References
+    ----------
+    Chan, Golub and LeVeque (1983), equations 1.7 and 2.1.
+    """
+    _check_input(x, 1)
+    C = x.shape[-1]
+    plan = engine.Plan()
+    mean, variance, _ = _statistics(plan, x, np.ones(C, x.dtype), np.zeros(C, x.dtype), 1.0)
+    plan.run()
+    return mean, variance
+
+
+def standardize(x: Array, mean: Array, std: Array) -> Array:
+    """Return y = (x - mean) / std, one of each per channel.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, ..., C)
+    mean, std : ndarray of shape (C,)
+
+    Raises
+    ------
+    ValueError
+        If a shape is wrong.
+    """
+    _check_input(x, 0)
+    mean, std = _per_channel(mean, x, np.float64, "mean"), _per_channel(std, x, np.float64, "std")
+    plan = engine.Plan()
+    y = _apply(plan, x, mean, 1 / std, np.zeros_like(mean))
+    plan.run()
+    return y

@@ -1,199 +1,28 @@
-"""Maximum and average pooling on one, two or three spatial axes, each channel alone."""
+"""Maximum, average and p-norm pooling on one, two or three spatial axes, each channel alone."""
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from cycnn import engine
-from cycnn._check import Array, as_input, per_axis
-from cycnn.ops.window import output_size, resolve_padding, span, tap_map
+from cycnn._check import Array, as_input
+from cycnn.ops.pool_geometry import (
+    Geometry,
+    adaptive_geometry,
+    hashable,
+    pool_geometry,
+    pool_output_shape,
+)
 
-_CHUNK = 4096  # elements of a job, about
-_MOST_TAPS = 1 << 16  # a larger window is a mistake; its tables would fill the memory
-
-
-class _Axis(NamedTuple):
-    """One axis of a pool: which input each tap reads, and which windows read each input."""
-
-    size: int
-    out: int
-    taps: int
-    map: Array  # (out, taps)
-    count: Array  # (out,), taps that an average counts
-    start: Array  # (size + 1,), input i is read by entries start[i] ... start[i + 1] - 1 of
-    window: Array  # windows, and
-    tap: Array  # their taps
-    readers: int  # how many entries an input has at most
-
-
-@functools.lru_cache(maxsize=512)
-def _axis(
-    size: int, out: int, taps: int, stride: int, dilation: int, begin: int, end: int, mode: str,
-    count_include_pad: bool,
-) -> _Axis:  # fmt: skip
-    table = tap_map(size, out, taps, stride, dilation, begin, mode, end)
-    counted = table
-    if count_include_pad:  # all taps but those that hang over the end of the border
-        counted = tap_map(size + begin + end, out, taps, stride, dilation, 0, "zeros")
-    window, tap = np.nonzero(table >= 0)
-    read = table[window, tap]
-    order = np.argsort(read, kind="stable")  # the windows of each input stay in order
-    start = np.searchsorted(read[order], np.arange(size + 1)).astype(np.int64)
-    return _Axis(
-        size, out, taps, table, np.count_nonzero(counted >= 0, axis=1).astype(np.int64), start,
-        window[order].astype(np.int64), tap[order].astype(np.int64), int(np.diff(start).max()),
-    )  # fmt: skip
-
-
-def _resolve(
-    input_size: Sequence[int], pool_size: Any, stride: Any, padding: Any, ceil_mode: bool,
-    dilation: Any, name: str,
-) -> tuple[
-    tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[tuple[int, int], ...], tuple[int, ...]
-]:  # fmt: skip
-    """Check a pool's arguments; return (pool, stride, dilation, padding, output size) per axis."""
-    axes = len(input_size)
-    pool = per_axis(pool_size, axes, f"{name}: pool_size")
-    strides = pool if stride is None else per_axis(stride, axes, f"{name}: stride")
-    dilations = per_axis(dilation, axes, f"{name}: dilation")
-    border = resolve_padding(padding, input_size, pool, strides, dilations, name)
-    if not isinstance(padding, str):
-        for k, d, pair in zip(pool, dilations, border, strict=True):
-            if 2 * max(pair) > span(k, d):
-                raise ValueError(
-                    f"{name}: padding must be at most half the window, got a padding of "
-                    f"{max(pair)} for a window of {span(k, d)}"
-                )
-    out = output_size(input_size, pool, strides, dilations, border, name, ceil_mode=ceil_mode)
-    return pool, strides, dilations, border, out
-
-
-def pool_output_shape(
-    input_shape: Sequence[int],
-    pool_size: Any,
-    *,
-    stride: Any = None,
-    padding: Any = "valid",
-    ceil_mode: bool = False,
-    dilation: Any = 1,
-    name: str = "MaxPool",
-) -> tuple[int, ...]:
-    """Return the shape that pooling one image of shape (spatial..., C) gives.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range or no window fits.
-
-    Examples
-    --------
-    >>> pool_output_shape((8, 9, 16), 2)
-    (4, 4, 16)
-    """
-    size = tuple(input_shape[:-1])
-    _check_rank(size, input_shape, name)
-    *_, out = _resolve(size, pool_size, stride, padding, ceil_mode, dilation, name)
-    return (*out, input_shape[-1])
-
-
-def _check_rank(spatial: Sequence[int], shape: Sequence[int], name: str) -> None:
-    if not 1 <= len(spatial) <= 3:
-        raise ValueError(
-            f"{name}: the input must have 1, 2 or 3 spatial axes and then channels, "
-            f"got shape {tuple(shape)}"
-        )
-    if shape[-1] < 1:
-        raise ValueError(
-            f"{name}: the input must have at least one channel, got shape {tuple(shape)}"
-        )
-
-
-class _Geometry(NamedTuple):
-    """A pool on a given input, as three axes (those missing have one pixel and one tap)."""
-
-    axes: tuple[_Axis, _Axis, _Axis]
-    y_shape: tuple[int, ...]
-
-    @property
-    def taps(self) -> int:
-        return math.prod(axis.taps for axis in self.axes)
-
-    def offset_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
-        """Return what holds the number of a tap: a byte if it can, else the dtype of x."""
-        return np.dtype(np.uint8) if self.taps <= 256 else dtype
-
-    def forward(self, x: Array, y: Array, offset: Array | None) -> dict[str, Any]:
-        """Return the Args of a forward kernel."""
-        d, h, w = self.axes
-        return {
-            "x": x, "y": y, "offset": offset, "map_d": d.map, "map_h": h.map, "map_w": w.map,
-            "count_d": d.count, "count_h": h.count, "count_w": w.count,
-            "D": d.size, "H": h.size, "W": w.size, "C": x.shape[-1],
-            "OD": d.out, "OH": h.out, "OW": w.out, "KD": d.taps, "KH": h.taps, "KW": w.taps,
-            "wide": self.taps > 256, "outputs": y.size // x.shape[-1],
-            "chunk": max(_CHUNK // x.shape[-1], 1),
-            "scratch": 8 * (2 * d.taps * h.taps + 2 * self.taps),
-            "work": x.nbytes + y.nbytes + x.itemsize * y.size * self.taps,
-        }  # fmt: skip
-
-    def backward(self, dy: Array, offset: Array | None, dx: Array) -> dict[str, Any]:
-        """Return the Args of a backward kernel."""
-        d, h, w = self.axes
-        rows = d.readers * h.readers
-        return {
-            "dy": dy, "offset": offset, "dx": dx,
-            "start_d": d.start, "window_d": d.window, "tap_d": d.tap,
-            "start_h": h.start, "window_h": h.window, "tap_h": h.tap,
-            "start_w": w.start, "window_w": w.window, "tap_w": w.tap,
-            "count_d": d.count, "count_h": h.count, "count_w": w.count,
-            "D": d.size, "H": h.size, "W": w.size, "C": dx.shape[-1],
-            "OD": d.out, "OH": h.out, "OW": w.out, "KH": h.taps, "KW": w.taps,
-            "wide": self.taps > 256, "outputs": dy.size // dx.shape[-1],
-            "inputs": dx.size // dx.shape[-1],
-            "chunk": max(_CHUNK // dx.shape[-1], 1), "rows": rows, "reads": rows * w.readers,
-            "scratch": 8 * (3 * rows + 2 * rows * w.readers),
-            "work": dx.nbytes + dy.nbytes + dx.itemsize * dy.size * self.taps,
-        }  # fmt: skip
-
-
-@functools.lru_cache(maxsize=512, typed=True)
-def _cached_geometry(
-    x_shape: tuple[int, ...], pool_size: Any, stride: Any, padding: Any, padding_mode: str,
-    ceil_mode: bool, dilation: Any, name: str, count_include_pad: bool,
-) -> _Geometry:  # fmt: skip
-    size = x_shape[1:-1]
-    _check_rank(size, x_shape, name)
-    pool, strides, dilations, border, out = _resolve(
-        size, pool_size, stride, padding, ceil_mode, dilation, name
-    )
-    if math.prod(pool) > _MOST_TAPS:
-        raise ValueError(f"{name}: a window must have at most {_MOST_TAPS} pixels, got {pool}")
-    axes = [_axis(1, 1, 1, 1, 1, 0, 0, "zeros", False)] * (3 - len(size)) + [
-        _axis(n, o, k, s, d, *pair, padding_mode, count_include_pad)
-        for n, o, k, s, d, pair in zip(size, out, pool, strides, dilations, border, strict=True)
-    ]
-    return _Geometry((axes[0], axes[1], axes[2]), (x_shape[0], *out, x_shape[-1]))
-
-
-def _geometry(
-    x_shape: Sequence[int], pool_size: Any, stride: Any, padding: Any, padding_mode: str,
-    ceil_mode: bool, dilation: Any, name: str, count_include_pad: bool = False,
-) -> _Geometry:  # fmt: skip
-    """Check a pool's arguments and return its geometry, made once for the same arguments."""
-    return _cached_geometry(
-        tuple(x_shape), _hashable(pool_size), _hashable(stride), _hashable(padding), padding_mode,
-        bool(ceil_mode), _hashable(dilation), name, bool(count_include_pad),
-    )  # fmt: skip
-
-
-def _hashable(value: Any) -> Any:
-    """Return `value` with its lists as tuples."""
-    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple, np.ndarray)) else value
+__all__ = [
+    "adaptive_avg_pool", "adaptive_avg_pool_backward", "adaptive_max_index", "adaptive_max_pool",
+    "adaptive_max_pool_backward", "avg_pool", "avg_pool_backward", "lp_pool", "lp_pool_backward",
+    "max_pool", "max_pool_backward", "max_pool_index", "pool_output_shape",
+]  # fmt: skip
 
 
 def _gradient(dy: Array, shape: tuple[int, ...], name: str) -> Array:
@@ -201,6 +30,67 @@ def _gradient(dy: Array, shape: tuple[int, ...], name: str) -> Array:
     if dy.shape != shape:
         raise ValueError(f"{name}: dy must have shape {shape}, got {dy.shape}")
     return dy
+
+
+def _check_offset(pool: Geometry, offset: Array, dtype: Any, name: str) -> Array:
+    offset_dtype = pool.offset_dtype(dtype)
+    if offset.shape != pool.y_shape or offset.dtype != offset_dtype:
+        raise ValueError(
+            f"{name}: offset must be {offset_dtype} of shape {pool.y_shape}, "
+            f"got {offset.dtype} of shape {offset.shape}"
+        )
+    return np.ascontiguousarray(offset)
+
+
+def _run(kernel: str, dtype: Any, outputs: int, arguments: dict[str, Any]) -> None:
+    """Run one kernel over a number of output pixels."""
+    plan = engine.Plan()
+    jobs = -(-outputs // arguments["chunk"])
+    plan.add(getattr(engine.kernels(dtype), kernel), jobs, **arguments)
+    plan.run()
+
+
+def _forward(kernel: str, pool: Geometry, x: Array, **more: Any) -> Array:
+    """Return what a forward kernel makes of x."""
+    y = engine.empty(pool.y_shape, x.dtype)
+    _run(kernel, x.dtype, math.prod(y.shape[:-1]), pool.forward(x, y, **more))
+    return y
+
+
+def _backward(
+    kernel: str, pool: Geometry, dy: Array, x_shape: Sequence[int], **more: Any
+) -> Array:  # fmt: skip
+    """Return the dx that a backward kernel makes of dy."""
+    dx = engine.empty(tuple(x_shape), dy.dtype)
+    _run(kernel, dy.dtype, math.prod(dx.shape[:-1]), pool.backward(dy, dx, **more))
+    return dx
+
+
+def _max(pool: Geometry, x: Array) -> tuple[Array, Array]:
+    offset = engine.empty(pool.y_shape, pool.offset_dtype(x.dtype))
+    return _forward("max_pool_forward", pool, x, offset=offset), offset
+
+
+def _max_backward(
+    pool: Geometry, dy: Array, offset: Array, x_shape: Sequence[int], name: str
+) -> Array:
+    dy = _gradient(dy, pool.y_shape, name)
+    offset = _check_offset(pool, offset, dy.dtype, name)
+    return _backward("max_pool_backward", pool, dy, x_shape, offset=offset)
+
+
+def _max_index(pool: Geometry, offset: Array, dtype: Any, name: str) -> Array:
+    offset = _check_offset(pool, offset, dtype, name)
+    index = engine.empty(pool.y_shape, np.dtype(np.int64))
+    outputs = math.prod(index.shape[:-1])
+    _run(
+        "max_pool_index", dtype, outputs,
+        {
+            **pool.windows(offset), "index": index, "scratch": 8 * pool.taps,
+            "work": index.nbytes + 8.0 * outputs * pool.taps,
+        },
+    )  # fmt: skip
+    return index
 
 
 def max_pool(
@@ -241,13 +131,10 @@ def max_pool(
     >>> y.ravel(), offset.ravel()
     (array([5., 3.]), array([1, 1], dtype=uint8))
     """
-    pool = _geometry(
+    pool = pool_geometry(
         x.shape, pool_size, stride, padding, padding_mode, ceil_mode, dilation, "MaxPool"
     )
-    y = engine.empty(pool.y_shape, x.dtype)
-    offset = engine.empty(pool.y_shape, pool.offset_dtype(x.dtype))
-    _run("max_pool_forward", y, pool.forward(x, y, offset))
-    return y, offset
+    return _max(pool, x)
 
 
 def max_pool_backward(
@@ -268,19 +155,46 @@ def max_pool_backward(
     ValueError
         If a shape or an argument is out of range.
     """
-    pool = _geometry(
+    pool = pool_geometry(
         x_shape, pool_size, stride, padding, padding_mode, ceil_mode, dilation, "MaxPool"
     )
-    dy = _gradient(dy, pool.y_shape, "MaxPool")
-    offset_dtype = pool.offset_dtype(dy.dtype)
-    if offset.shape != pool.y_shape or offset.dtype != offset_dtype:
-        raise ValueError(
-            f"MaxPool: offset must be {offset_dtype} of shape {pool.y_shape}, "
-            f"got {offset.dtype} of shape {offset.shape}"
-        )
-    dx = engine.empty(tuple(x_shape), dy.dtype)
-    _run("max_pool_backward", dx, pool.backward(dy, np.ascontiguousarray(offset), dx))
-    return dx
+    return _max_backward(pool, dy, offset, x_shape, "MaxPool")
+
+
+def max_pool_index(
+    offset: Array, x_shape: Sequence[int], dtype: Any, pool_size: Any, *, stride: Any = None,
+    padding: Any = "valid", padding_mode: str = "zeros", ceil_mode: bool = False, dilation: Any = 1,
+) -> Array:  # fmt: skip
+    """Return which pixel each maximum came from, as PyTorch's `return_indices` counts.
+
+    Parameters
+    ----------
+    offset : ndarray of shape (N, outputs..., C)
+        As `max_pool` returned it; the other arguments are those of `max_pool`.
+    x_shape : (N, spatial..., C)
+    dtype : float32 or float64, the dtype of x
+
+    Returns
+    -------
+    index : ndarray of int64 of the shape of offset
+        (d H + h) W + w of the winner, whatever its channel; -1 for a window in the border alone.
+
+    Raises
+    ------
+    ValueError
+        If a shape or an argument is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[[1.0], [5.0], [2.0], [3.0]]])
+    >>> max_pool_index(max_pool(x, 2)[1], x.shape, x.dtype, 2).ravel()
+    array([1, 3])
+    """
+    pool = pool_geometry(
+        x_shape, pool_size, stride, padding, padding_mode, ceil_mode, dilation, "MaxPool"
+    )
+    return _max_index(pool, offset, np.dtype(dtype), "MaxPool")
 
 
 def avg_pool(
@@ -306,13 +220,11 @@ def avg_pool(
     ValueError
         If a shape or an argument is out of range, or a window does not fit.
     """
-    pool = _geometry(
+    pool = pool_geometry(
         x.shape, pool_size, stride, padding, padding_mode, ceil_mode, dilation, "AvgPool",
         count_include_pad,
     )  # fmt: skip
-    y = engine.empty(pool.y_shape, x.dtype)
-    _run("avg_pool_forward", y, pool.forward(x, y, None))
-    return y
+    return _forward("avg_pool_forward", pool, x)
 
 
 def avg_pool_backward(
@@ -333,88 +245,161 @@ def avg_pool_backward(
     ValueError
         If a shape or an argument is out of range.
     """
-    pool = _geometry(
+    pool = pool_geometry(
         x_shape, pool_size, stride, padding, padding_mode, ceil_mode, dilation, "AvgPool",
         count_include_pad,
     )  # fmt: skip
-    dy = _gradient(dy, pool.y_shape, "AvgPool")
-    dx = engine.empty(tuple(x_shape), dy.dtype)
-    _run("avg_pool_backward", dx, pool.backward(dy, None, dx))
-    return dx
+    return _backward("avg_pool_backward", pool, _gradient(dy, pool.y_shape, "AvgPool"), x_shape)
 
 
-def _run(kernel: str, out: Array, arguments: dict[str, Any]) -> None:
-    """Run one kernel over the pixels of `out`."""
-    plan = engine.Plan()
-    jobs = -(-(out.size // out.shape[-1]) // arguments["chunk"])
-    plan.add(getattr(engine.kernels(out.dtype), kernel), jobs, **arguments)
-    plan.run()
+def _check_p(p: float) -> float:
+    if not 1 <= p < math.inf:
+        raise ValueError(f"LpPool: p must be a finite number of at least 1, got {p!r}")
+    return float(p)
 
 
-def global_avg_pool(x: Array) -> Array:
-    """Return the mean over all spatial axes: y[n, c] = sum over pixels p of x[n, p, c] / P.
+def lp_pool(
+    x: Array, pool_size: Any, *, p: float = 2, stride: Any = None, padding: Any = "valid",
+    padding_mode: str = "zeros", ceil_mode: bool = False, dilation: Any = 1,
+) -> Array:  # fmt: skip
+    """Return the p-norm of each window.
+
+    y[n, o, c] = (sum over taps t of |x[n, o stride + t dilation - begin, c]|^p)^(1 / p). The sum
+    must be a number that the dtype has: in float32 and for p = 2, |x| below about 1e19.
 
     Parameters
     ----------
     x : ndarray of shape (N, spatial..., C), 1 to 3 spatial axes
-
-    Returns
-    -------
-    y : ndarray of shape (N, C)
+    p : float of at least 1
+    pool_size, stride, padding, padding_mode, ceil_mode, dilation
+        As in `max_pool`.
 
     Raises
     ------
     ValueError
-        If x has another number of axes, or no pixels.
+        If a shape or an argument is out of range, or a window does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> lp_pool(np.array([[[3.0], [-4.0]]]), 2).ravel()
+    array([5.])
     """
-    pixels = _pixels(x.shape)
-    images, channels = x.shape[0], x.shape[-1]
-    y = engine.empty((images, channels), x.dtype)
-    chunk = 64
-    jobs = -(-channels // chunk)
-    plan = engine.Plan()
-    plan.add(
-        engine.kernels(x.dtype).global_avg_pool_forward, images * jobs, x=x, y=y, P=pixels,
-        C=channels, chunk=chunk, parts=jobs, work=x.nbytes,
-    )  # fmt: skip
-    plan.run()
-    return y
+    pool = pool_geometry(
+        x.shape, pool_size, stride, padding, padding_mode, ceil_mode, dilation, "LpPool"
+    )
+    return _forward("lp_pool_forward", pool, x, p=_check_p(p))
 
 
-def global_avg_pool_backward(dy: Array, x_shape: Sequence[int]) -> Array:
-    """Return dx[n, p, c] = dy[n, c] / P.
+def lp_pool_backward(
+    dy: Array, x: Array, y: Array, pool_size: Any, *, p: float = 2, stride: Any = None,
+    padding: Any = "valid", padding_mode: str = "zeros", ceil_mode: bool = False, dilation: Any = 1,
+) -> Array:  # fmt: skip
+    """Return dx: dy sign(x) (|x| / y)^(p - 1), added up over the windows; 0 where y = 0.
 
     Parameters
     ----------
-    dy : ndarray of shape (N, C)
-    x_shape : (N, spatial..., C)
+    dy, y : ndarray of shape (N, outputs..., C)
+    x : ndarray of shape (N, spatial..., C)
+        `y` is what `lp_pool` returned for x; the other arguments are those of `lp_pool`.
 
     Raises
     ------
     ValueError
-        If a shape is wrong.
+        If a shape or an argument is out of range.
     """
-    pixels = _pixels(x_shape)
-    images, channels = x_shape[0], x_shape[-1]
-    dy = _gradient(dy, (images, channels), "GlobalAvgPool")
-    dx = engine.empty(tuple(x_shape), dy.dtype)
-    chunk = max(_CHUNK // channels, 1)
-    jobs = -(-pixels // chunk)
-    plan = engine.Plan()
-    plan.add(
-        engine.kernels(dy.dtype).global_avg_pool_backward, images * jobs, x=dy, y=dx, P=pixels,
-        C=channels, chunk=chunk, parts=jobs, work=dx.nbytes,
-    )  # fmt: skip
-    plan.run()
-    return dx
+    pool = pool_geometry(
+        x.shape, pool_size, stride, padding, padding_mode, ceil_mode, dilation, "LpPool"
+    )
+    dy = _gradient(dy, pool.y_shape, "LpPool")
+    if y.shape != pool.y_shape:
+        raise ValueError(f"LpPool: y must have shape {pool.y_shape}, got {y.shape}")
+    return _backward("lp_pool_backward", pool, dy, x.shape, x=x, y=y, p=_check_p(p))
 
 
-def _pixels(shape: Sequence[int]) -> int:
-    """Return the number of pixels of an image of a batch of shape (N, spatial..., C)."""
-    spatial = tuple(shape[1:-1])
-    _check_rank(spatial, shape, "GlobalAvgPool")
-    if math.prod(spatial) < 1:
-        raise ValueError(
-            f"GlobalAvgPool: every spatial axis must have at least one pixel, got {tuple(shape)}"
-        )
-    return math.prod(spatial)
+def _adaptive(x_shape: Sequence[int], output_size: Any, name: str) -> Geometry:
+    return adaptive_geometry(tuple(x_shape), hashable(output_size), name)
+
+
+def adaptive_max_pool(x: Array, output_size: Any) -> tuple[Array, Array]:
+    """Return the maximum of each of `output_size` windows and which of its taps held it.
+
+    Window o of an axis covers the pixels floor(o size / out) ... ceil((o + 1) size / out) - 1, as
+    in PyTorch; otherwise like `max_pool`.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, spatial..., C), 1 to 3 spatial axes
+    output_size : int or one per axis
+
+    Returns
+    -------
+    y : ndarray of shape (N, *output_size, C)
+    offset : ndarray of uint8 of that shape (of the dtype of x for windows of over 256 pixels)
+
+    Raises
+    ------
+    ValueError
+        If a shape or an argument is out of range.
+    """
+    return _max(_adaptive(x.shape, output_size, "AdaptiveMaxPool"), x)
+
+
+def adaptive_max_pool_backward(
+    dy: Array, offset: Array, x_shape: Sequence[int], output_size: Any
+) -> Array:
+    """Return dx: each output's gradient goes to the pixel that held the maximum.
+
+    Parameters and errors as for `max_pool_backward`, with `output_size` for the window.
+    """
+    pool = _adaptive(x_shape, output_size, "AdaptiveMaxPool")
+    return _max_backward(pool, dy, offset, x_shape, "AdaptiveMaxPool")
+
+
+def adaptive_max_index(
+    offset: Array, x_shape: Sequence[int], dtype: Any, output_size: Any
+) -> Array:  # fmt: skip
+    """Return which pixel each maximum of `adaptive_max_pool` came from; see `max_pool_index`."""
+    pool = _adaptive(x_shape, output_size, "AdaptiveMaxPool")
+    return _max_index(pool, offset, np.dtype(dtype), "AdaptiveMaxPool")
+
+
+def adaptive_avg_pool(x: Array, output_size: Any) -> Array:
+    """Return the mean of each of `output_size` windows, those of `adaptive_max_pool`.
+
+    Parameters
+    ----------
+    x : ndarray of shape (N, spatial..., C), 1 to 3 spatial axes
+    output_size : int or one per axis
+
+    Raises
+    ------
+    ValueError
+        If a shape or an argument is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> adaptive_avg_pool(np.arange(5.0).reshape(1, 5, 1), 2).ravel()
+    array([1., 3.])
+    """
+    return _forward("avg_pool_forward", _adaptive(x.shape, output_size, "AdaptiveAvgPool"), x)
+
+
+def adaptive_avg_pool_backward(dy: Array, x_shape: Sequence[int], output_size: Any) -> Array:
+    """Return dx: each output's gradient is shared equally by the pixels of its window.
+
+    Parameters
+    ----------
+    dy : ndarray of shape (N, *output_size, C)
+    x_shape : (N, spatial..., C)
+    output_size : int or one per axis
+
+    Raises
+    ------
+    ValueError
+        If a shape or an argument is out of range.
+    """
+    pool = _adaptive(x_shape, output_size, "AdaptiveAvgPool")
+    dy = _gradient(dy, pool.y_shape, "AdaptiveAvgPool")
+    return _backward("avg_pool_backward", pool, dy, x_shape)

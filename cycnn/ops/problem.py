@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cycnn._check import Array, per_axis, positive_int
+from cycnn._check import per_axis, positive_int
 from cycnn.ops import blocking
 from cycnn.ops.blocking import Axis
 from cycnn.ops.window import PADDING_MODES, output_size, resolve_padding
@@ -19,7 +19,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 
 class Problem(NamedTuple):
-    """A convolution with all its sizes resolved; three spatial axes, the missing ones of size 1 in front."""
+    """A convolution with its sizes resolved: three spatial axes, the missing ones in front."""
 
     batch: int
     size: tuple[int, ...]
@@ -37,13 +37,19 @@ class Problem(NamedTuple):
 
     @property
     def taps(self) -> int:
+        """Pixels of the kernel."""
         return math.prod(self.kernel)
 
     @property
     def work(self) -> float:
         """Operations of one direction, a multiply-add counting two."""
-        return 2.0 * self.batch * math.prod(self.out) * self.taps * self.filters * (
-            self.channels // self.groups
+        return (
+            2.0
+            * self.batch
+            * math.prod(self.out)
+            * self.taps
+            * self.filters
+            * (self.channels // self.groups)
         )
 
     @property
@@ -53,6 +59,7 @@ class Problem(NamedTuple):
 
     @property
     def depthwise(self) -> bool:
+        """Whether each channel is convolved by itself."""
         return self.groups == self.channels > 1
 
 
@@ -73,7 +80,8 @@ def _problem(
     axes = len(x_shape) - 2
     if axes not in (1, 2, 3):
         raise ValueError(
-            f"conv: x must have 3, 4 or 5 axes (batch, 1 to 3 spatial axes, channels), got shape {x_shape}"
+            "conv: x must have 3, 4 or 5 axes (batch, 1 to 3 spatial axes, channels), got shape "
+            f"{x_shape}"
         )
     batch, *size, channels = x_shape
     kernel = per_axis(kernel_size, axes, "conv: kernel_size")
@@ -89,16 +97,22 @@ def _problem(
         )
     if weight_channels is not None and weight_channels * groups != channels:
         raise ValueError(
-            f"conv: weight must have C / groups = {channels // groups} input channels for x of shape "
-            f"{x_shape} and groups={groups}, got {weight_channels}"
+            f"conv: weight must have C / groups = {channels // groups} input channels for x of "
+            f"shape {x_shape} and groups={groups}, got {weight_channels}"
         )
     pairs = resolve_padding(padding, size, kernel, stride, dilation, "conv")
     out = output_size(size, kernel, stride, dilation, pairs, "conv")
-    if math.prod((batch, *out, filters)) >= 2**60 or math.prod((*kernel, channels, filters)) >= 2**60:
-        raise ValueError(f"conv: sizes must fit into memory, got x of shape {x_shape}, {filters} filters")
+    if (
+        math.prod((batch, *out, filters)) >= 2**60
+        or math.prod((*kernel, channels, filters)) >= 2**60
+    ):
+        raise ValueError(
+            f"conv: sizes must fit into memory, got x of shape {x_shape}, {filters} filters"
+        )
     return Problem(
         batch, _front(size, 1), channels, _front(kernel, 1), filters, _front(stride, 1),
-        _front(dilation, 1), _front(pairs, (0, 0)), padding_mode, groups, _front(out, 1), axes, dtype,
+        _front(dilation, 1), _front(pairs, (0, 0)), padding_mode, groups, _front(out, 1), axes,
+        dtype,
     )  # fmt: skip
 
 
@@ -106,10 +120,11 @@ def resolve(
     x_shape: tuple[int, ...], kernel: tuple[int, ...], weight_shape: tuple[int, ...], dtype: Any,
     stride: Any, padding: Any, padding_mode: str, dilation: Any, groups: int,
 ) -> Problem:  # fmt: skip
+    """Return the problem of a convolution of x with weight, checked; see `cycnn.ops.conv`."""
     if len(weight_shape) != len(x_shape):
         raise ValueError(
-            f"conv: weight must be (kernel..., C / groups, K) with as many axes as x {x_shape}, got "
-            f"{weight_shape}"
+            f"conv: weight must be (kernel..., C / groups, K) with as many axes as x {x_shape}, "
+            f"got {weight_shape}"
         )
     return _problem(
         x_shape, kernel, weight_shape[-1], weight_shape[-2], _hashable(stride), _hashable(padding),
@@ -128,7 +143,7 @@ def forward_axes(p: Problem) -> tuple[Axis, ...]:
 
 
 def input_gradient_axes(p: Problem) -> list[tuple[tuple[Axis, ...], list[int]]]:
-    """Return, for each phase of the stride, the axes on which dx is a sum over dy, and its taps of w."""
+    """Return, for each phase of the stride, the axes on which dx is a sum over dy, and its taps."""
     phases = itertools.product(
         *(
             blocking.input_gradient_axes(size, out, k, s, d, pad[0])

@@ -12,7 +12,7 @@ import pytest
 import cycnn
 from cycnn import ops
 
-from .. import reference
+from ..configurations import draw_channels, draw_window
 from ..helpers import assert_near, normal
 
 torch = pytest.importorskip("torch")
@@ -53,54 +53,11 @@ def padded(x, border, mode, value=0.0):
     return F.pad(x, flat, MODES[mode], value) if mode == "zeros" else F.pad(x, flat, MODES[mode])
 
 
-def draw_padding(rng, kernel):
-    """Return any kind of padding."""
-    kind = rng.integers(5)
-    if kind < 3:
-        return ("valid", "same", "causal")[kind]
-    if kind == 3:
-        return int(rng.integers(4))
-    return tuple(tuple(int(n) for n in rng.integers(0, k + 2, 2)) for k in kernel)
-
-
-def draw(rng, *, pool=False):
-    """Return a spatial shape and a kernel, stride, dilation, padding, border and mode that fit."""
-    axes = int(rng.integers(1, 4))
-    while True:
-        shape = tuple(int(n) for n in rng.integers(1, (30, 14, 7)[axes - 1], axes))
-        kernel = tuple(int(n) for n in rng.integers(1, 6 if axes < 3 else 4, axes))
-        stride = tuple(int(n) for n in rng.integers(1, 4, axes))
-        dilation = tuple(int(n) for n in rng.choice([1, 1, 1, 2, 3], axes))
-        padding = int(rng.integers(3)) if pool else draw_padding(rng, kernel)
-        mode = "zeros" if pool else str(rng.choice(["zeros", "zeros", *MODES]))
-        border = reference.pads(shape, kernel, stride, padding, dilation)
-        spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
-        reach = [max(pair) for pair in border]
-        fits = all(n + sum(p) >= s for n, p, s in zip(shape, border, spans, strict=True))
-        if mode == "reflect":
-            fits &= all(p < n for p, n in zip(reach, shape, strict=True))
-        elif mode == "circular":
-            fits &= all(p <= n for p, n in zip(reach, shape, strict=True))
-        if pool:
-            fits &= all(p <= k // 2 for p, k in zip(reach, kernel, strict=True))
-            # avg_pool3d insists on an image as large as the window before its border.
-            fits &= axes < 3 or all(k <= n for k, n in zip(kernel, shape, strict=True))
-        if fits and pool:  # PyTorch writes out of bounds for a window that holds no pixel
-            window = reference.taps(shape, kernel, stride, padding, "zeros", dilation, True)
-            fits = (window >= 0).any(-1).all()
-        if fits:
-            return shape, kernel, stride, dilation, padding, border, mode
-
-
 @each_seed
 def test_conv(seed):
     rng = np.random.default_rng(seed)
-    shape, kernel, stride, dilation, padding, border, mode = draw(rng)
-    N, groups, depth = (int(n) for n in rng.integers(1, (4, 5, 20)))
-    K = groups * int(rng.integers(1, 20))
-    if rng.random() < 0.25:  # depthwise
-        groups, depth = int(rng.integers(1, 40)), 1
-        K = groups * int(rng.integers(1, 4))
+    shape, kernel, stride, dilation, padding, border, mode = draw_window(rng)
+    N, (groups, depth, K) = int(rng.integers(1, 4)), draw_channels(rng)
     dtype = str(rng.choice(["float32", "float64"]))
     options = {
         "stride": stride, "padding": padding, "padding_mode": mode, "dilation": dilation,
@@ -141,7 +98,7 @@ def test_conv(seed):
 @pytest.mark.parametrize("kind", ["max", "avg"])
 def test_pool(seed, kind):
     rng = np.random.default_rng(seed)
-    shape, pool, stride, dilation, padding, _, _ = draw(rng, pool=True)
+    shape, pool, stride, dilation, padding, _, _ = draw_window(rng, pool=True)
     N, C = (int(n) for n in rng.integers(1, (4, 40)))
     dtype, ceil_mode = str(rng.choice(["float32", "float64"])), bool(rng.integers(2))
     options = {"stride": stride, "padding": padding, "ceil_mode": ceil_mode}

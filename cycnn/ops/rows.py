@@ -1,0 +1,34 @@
+"""Dividing an array with something per channel into jobs: the numbers of kernels/rows.pxd."""
+
+from __future__ import annotations
+
+import math
+
+from cycnn import engine
+from cycnn._check import Array
+
+_PART = 1 << 14  # elements of a job, about: its rows stay in the second-level cache
+
+
+def channel_rows(x: Array, samples: int = 1) -> tuple[dict[str, int], int]:
+    """Return how the kernels cut up x (see kernels/rows.pxd: Rows), and the number of jobs.
+
+    Parameters
+    ----------
+    x : ndarray of shape (..., C)
+    samples : int
+        How many of the leading rows stand each for themselves; 1 takes all together.
+    """
+    lanes: int = engine.kernels(x.dtype).VL
+    C, group = x.shape[-1], 1
+    if 4 * lanes > C:  # full vectors, and at least four of them
+        group = lanes // math.gcd(C, lanes)
+        group *= -(-4 * lanes // (group * C))
+    grouped, loose = divmod(x.size // C // max(samples, 1), group)
+    chunk = min(max(_PART // (group * C), 32), 256)
+    parts = -(-grouped // chunk) + (loose > 0)
+    rows = {
+        "grouped": grouped, "loose": loose, "period": group * C, "C": C, "chunk": chunk,
+        "parts": parts,
+    }  # fmt: skip
+    return rows, samples * parts
