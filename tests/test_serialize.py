@@ -357,7 +357,8 @@ def test_42_kill_while_saving_over_a_good_file(tmp_path, rounds):
     path, generator = tmp_path / "model.cycnn", random.Random(0)
     for _ in range(rounds):
         command = [sys.executable, "-c", WRITER, path]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        # From elsewhere: beside a checkout, its sources would be imported, not what is installed.
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=tmp_path) as writer:
             assert writer.stdout.readline() == b"ready\n"
             time.sleep(generator.uniform(0.0, 0.1))
             writer.kill()
