@@ -61,6 +61,11 @@ for dtype in ("float32", "float64"):
         ((2, 6, 5, 21), (3, 3), 21, {"groups": 21, "padding": 1}),
         ((1, 6, 5, 5), (3, 2), 15, {"groups": 5, "stride": 2}),
         ((13, 2, 2, 40), (3, 3), 9, {"padding": 1}),
+        ((2, 7, 6, 5), (3, 3), 13, {"padding": 1, "algorithm": "winograd4"}),
+        ((1, 5, 4, 70), (3, 3), 37, {"algorithm": "winograd2"}),
+        ((40, 9, 7, 3), (3, 3), 9, {"algorithm": "winograd2"}),
+        ((3, 17, 33), (3,), 2, {"padding": 2, "algorithm": "winograd4"}),
+        ((2, 3, 4, 5, 2), (2, 3, 3), 6, {"algorithm": "winograd4"}),
     ]:
         x, weight = draw(*x_shape), draw(*kernel, x_shape[-1] // options.get("groups", 1), K)
         y = ops.conv(x, weight, draw(K), activation="relu", **options)

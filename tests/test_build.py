@@ -15,12 +15,13 @@ KERNELS = Path(cycnn.__file__).parent / "kernels"
 MODULES = sorted(
     path
     for target in ("avx2", "avx512")
-    for module in ("conv", "weight_gradient")
+    for module in ("conv", "weight_gradient", "winograd", "winograd_gradient")
     for path in KERNELS.glob(f"{target}_f*/{module}.*.so")
 )
 TILE = 12  # vectors: 6 pixels x 2 with AVX2; AVX-512 has twice as many
 FMA = re.compile(r"vfn?m(add|sub)\d+[ps][sd]\b")
 JUMP = re.compile(r"j\w+\s+([0-9a-f]+)\b")
+STORE = re.compile(r"vm(ov[au]|askmov)p[sd]\s+%[xyz]mm\d+,.*\(")
 STACK = re.compile(r"\(%rsp\b")
 FRAME = re.compile(r"-0x[0-9a-f]+\(%rbp\)")
 SETS_RBP = re.compile(r"(?:mov|lea)\w*\s.*,%rbp$")
@@ -70,8 +71,16 @@ def count_fma(code, start, end):
 
 
 def fma_loops(code):
-    """Return the innermost loops that multiply and add vectors."""
-    return [loop for loop in innermost_loops(code) if count_fma(code, *loop)]
+    """Return the innermost loops of micro-kernels: they multiply and add vectors and store none.
+
+    (A Winograd transform multiplies too, and keeps the tile it works on in memory.)
+    """
+    return [
+        (start, end)
+        for start, end in innermost_loops(code)
+        if count_fma(code, start, end)
+        and not any(STORE.match(text) for _, text in code[start : end + 1])
+    ]
 
 
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="objdump (binutils) is not installed")

@@ -23,9 +23,11 @@ for dtype in ("float32", "float64"):
     weight = rng.integers(-3, 4, (3, 3, 19, 37)).astype(dtype)
     window = np.lib.stride_tricks.sliding_window_view(x.astype(float), (3, 3), (1, 2))
     y = np.einsum("nhwcij,ijck->nhwk", window, weight)
-    assert np.array_equal(ops.conv(x, weight), y)
-    dweight, dbias = ops.conv_backward_weight(y.astype(dtype), x, (3, 3))
-    assert np.array_equal(dweight, np.einsum("nhwcij,nhwk->ijck", window, y))
+    for algorithm in "direct", "winograd2":         # both are exact on small integers
+        assert np.array_equal(ops.conv(x, weight, algorithm=algorithm), y)
+        dweight, dbias = ops.conv_backward_weight(
+            y.astype(dtype), x, (3, 3), algorithm=algorithm)
+        assert np.array_equal(dweight, np.einsum("nhwcij,nhwk->ijck", window, y))
     assert np.array_equal(ops.max_pool(x, 2)[0], x.reshape(3, 7, 3, 2, 19)[:, :6].reshape(
         3, 3, 2, 3, 2, 19).max((2, 4)))
 model = cycnn.Sequential([cycnn.Conv(8, 3), cycnn.BatchNorm(), cycnn.ReLU(), cycnn.Flatten(),

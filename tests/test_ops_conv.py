@@ -1,6 +1,8 @@
-"""Convolution against the reference: exactly on integers, within rounding on reals."""
+"""The direct kernels against the reference: exactly on integers, within rounding on reals."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +14,11 @@ from cycnn import ops
 from . import reference
 from .configurations import draw_channels, draw_window
 from .helpers import DTYPES, assert_near, at_offset, integers, normal, same_bits
+
+conv, conv_backward_input, conv_backward_weight = (
+    partial(function, algorithm="direct")
+    for function in (ops.conv, ops.conv_backward_input, ops.conv_backward_weight)
+)
 
 
 def case(x, kernel, filters, **options):
@@ -128,11 +135,11 @@ def problem(make, rng, shape, kernel, filters, options, dtype):
 def test_forward_is_exact_on_integers(rng, shape, kernel, filters, options, dtype):
     x, weight, bias, _, _, plain = problem(integers, rng, shape, kernel, filters, options, dtype)
     expected = reference.conv(x, weight, bias, **plain)
-    y = ops.conv(x, weight, bias, **options)
+    y = conv(x, weight, bias, **options)
     assert y.dtype == dtype
     assert_array_equal(y, expected)
-    assert_array_equal(ops.conv(x, weight, **options), expected - bias)
-    y = ops.conv(x, weight, bias, activation="relu", **options)
+    assert_array_equal(conv(x, weight, **options), expected - bias)
+    y = conv(x, weight, bias, activation="relu", **options)
     assert_array_equal(y, np.maximum(expected, 0))
 
 
@@ -140,7 +147,7 @@ def test_forward_is_exact_on_integers(rng, shape, kernel, filters, options, dtyp
 @each_case
 def test_backward_input_is_exact_on_integers(rng, shape, kernel, filters, options, dtype):
     x, weight, _, dy, _, plain = problem(integers, rng, shape, kernel, filters, options, dtype)
-    dx = ops.conv_backward_input(dy, weight, x.shape, **options)
+    dx = conv_backward_input(dy, weight, x.shape, **options)
     assert dx.dtype == dtype
     assert_array_equal(dx, reference.conv_backward_input(dy, weight, x.shape, **plain))
 
@@ -149,12 +156,12 @@ def test_backward_input_is_exact_on_integers(rng, shape, kernel, filters, option
 @each_case
 def test_backward_weight_is_exact_on_integers(rng, shape, kernel, filters, options, dtype):
     x, _, _, dy, kernel, plain = problem(integers, rng, shape, kernel, filters, options, dtype)
-    dweight, dbias = ops.conv_backward_weight(dy, x, kernel, **options)
+    dweight, dbias = conv_backward_weight(dy, x, kernel, **options)
     expected = reference.conv_backward_weight(dy, x, kernel, **plain)
     assert dweight.dtype == dbias.dtype == dtype
     assert_array_equal(dweight, expected[0])
     assert_array_equal(dbias, expected[1])
-    dweight, dbias = ops.conv_backward_weight(dy, x, kernel, bias=False, **options)
+    dweight, dbias = conv_backward_weight(dy, x, kernel, bias=False, **options)
     assert_array_equal(dweight, expected[0])
     assert dbias is None
 
@@ -174,12 +181,10 @@ def test_random_configurations_are_exact_on_integers(seed):
     x, weight, bias, dy, _, plain = problem(
         integers, rng, shape, kernel, filters, options, "float32"
     )
-    assert_array_equal(
-        ops.conv(x, weight, bias, **options), reference.conv(x, weight, bias, **plain)
-    )
-    dx = ops.conv_backward_input(dy, weight, shape, **options)
+    assert_array_equal(conv(x, weight, bias, **options), reference.conv(x, weight, bias, **plain))
+    dx = conv_backward_input(dy, weight, shape, **options)
     assert_array_equal(dx, reference.conv_backward_input(dy, weight, shape, **plain))
-    gradients = ops.conv_backward_weight(dy, x, kernel, **options)
+    gradients = conv_backward_weight(dy, x, kernel, **options)
     expected = reference.conv_backward_weight(dy, x, kernel, **plain)
     for gradient, wanted in zip(gradients, expected, strict=True):
         assert_array_equal(gradient, wanted)
@@ -192,16 +197,16 @@ def test_reals_are_within_the_rounding_of_their_sums(rng, shape, kernel, filters
         normal, rng, shape, kernel, filters, options, dtype
     )
     ax, aweight, abias, ady = (np.abs(a) for a in (x, weight, bias, dy))
-    y = ops.conv(x, weight, bias, **options)
+    y = conv(x, weight, bias, **options)
     terms = weight[..., 0].size + 1
     magnitude = reference.conv(ax, aweight, abias, **plain)
     assert_near(y, reference.conv(x, weight, bias, **plain), magnitude, terms)
-    dx = ops.conv_backward_input(dy, weight, x.shape, **options)
+    dx = conv_backward_input(dy, weight, x.shape, **options)
     terms = weight[..., 0, :].size
     magnitude = reference.conv_backward_input(ady, aweight, x.shape, **plain)
     expected = reference.conv_backward_input(dy, weight, x.shape, **plain)
     assert_near(dx, expected, magnitude, terms)
-    gradients = ops.conv_backward_weight(dy, x, kernel, **options)
+    gradients = conv_backward_weight(dy, x, kernel, **options)
     expected = reference.conv_backward_weight(dy, x, kernel, **plain)
     magnitudes = reference.conv_backward_weight(ady, ax, kernel, **plain)
     for gradient, wanted, magnitude in zip(gradients, expected, magnitudes, strict=True):
@@ -225,25 +230,25 @@ def test_memory_offset_changes_no_bit(rng, shape, kernel, filters, options):
     x, weight, bias, dy, kernel, _ = problem(
         normal, rng, shape, kernel, filters, options, "float32"
     )
-    y = ops.conv(x, weight, bias, **options)
-    dx = ops.conv_backward_input(dy, weight, x.shape, **options)
-    dweight, dbias = ops.conv_backward_weight(dy, x, kernel, **options)
+    y = conv(x, weight, bias, **options)
+    dx = conv_backward_input(dy, weight, x.shape, **options)
+    dweight, dbias = conv_backward_weight(dy, x, kernel, **options)
     for offset in (4, 20, 36, 60):
         x, weight, bias, dy = (at_offset(a, offset) for a in (x, weight, bias, dy))
-        assert same_bits(ops.conv(x, weight, bias, **options), y)
-        assert same_bits(ops.conv_backward_input(dy, weight, x.shape, **options), dx)
-        again = ops.conv_backward_weight(dy, x, kernel, **options)
+        assert same_bits(conv(x, weight, bias, **options), y)
+        assert same_bits(conv_backward_input(dy, weight, x.shape, **options), dx)
+        again = conv_backward_weight(dy, x, kernel, **options)
         assert same_bits(again[0], dweight) and same_bits(again[1], dbias)
 
 
 @pytest.mark.parametrize("shape, kernel, filters, options", BITS)
 def test_number_and_place_of_rows_change_no_bit(rng, shape, kernel, filters, options):
     x, weight, bias, dy, _, _ = problem(normal, rng, shape, kernel, filters, options, "float32")
-    y = ops.conv(x, weight, bias, **options)
-    dx = ops.conv_backward_input(dy, weight, x.shape, **options)
+    y = conv(x, weight, bias, **options)
+    dx = conv_backward_input(dy, weight, x.shape, **options)
     for rows in ([2], [2, 0], [1, 1, 2, 0, 1, 0, 2]):
-        assert same_bits(ops.conv(x[rows], weight, bias, **options), y[rows])
-        part = ops.conv_backward_input(dy[rows], weight, x[rows].shape, **options)
+        assert same_bits(conv(x[rows], weight, bias, **options), y[rows])
+        part = conv_backward_input(dy[rows], weight, x[rows].shape, **options)
         assert same_bits(part, dx[rows])
 
 
@@ -266,9 +271,9 @@ def test_number_of_threads_changes_no_bit(rng, shape, kernel, filters, options):
     results = []
     for threads in (1, 2):
         with cycnn.num_threads(threads):
-            y = ops.conv(x, weight, bias, **options)
-            dx = ops.conv_backward_input(dy, weight, x.shape, **options)
-            results.append((y, dx, *ops.conv_backward_weight(dy, x, kernel, **options)))
+            y = conv(x, weight, bias, **options)
+            dx = conv_backward_input(dy, weight, x.shape, **options)
+            results.append((y, dx, *conv_backward_weight(dy, x, kernel, **options)))
     assert all(same_bits(a, b) for a, b in zip(*results, strict=True))
 
 
@@ -279,18 +284,18 @@ def test_inputs_are_left_alone(rng):
     copies = [a.copy() for a in arrays]
     for a in arrays:
         a.flags.writeable = False
-    ops.conv(x, weight, bias)
-    ops.conv_backward_input(dy, weight, x.shape)
-    ops.conv_backward_weight(dy, x, (3, 3))
+    conv(x, weight, bias)
+    conv_backward_input(dy, weight, x.shape)
+    conv_backward_weight(dy, x, (3, 3))
     assert all(same_bits(a, b) for a, b in zip(arrays, copies, strict=True))
 
 
 def test_empty_batch_gives_empty_output_and_zero_gradients(rng):
     x, weight = np.zeros((0, 7, 6, 5), "float32"), integers(rng, (3, 3, 5, 9))
-    y = ops.conv(x, weight)
+    y = conv(x, weight)
     assert y.shape == (0, 5, 4, 9)
-    assert ops.conv_backward_input(y, weight, x.shape).shape == x.shape
-    dweight, dbias = ops.conv_backward_weight(y, x, (3, 3))
+    assert conv_backward_input(y, weight, x.shape).shape == x.shape
+    dweight, dbias = conv_backward_weight(y, x, (3, 3))
     assert_array_equal(dweight, np.zeros(weight.shape))
     assert_array_equal(dbias, np.zeros(9))
 
@@ -300,8 +305,8 @@ def test_nan_reaches_only_the_outputs_whose_window_holds_it(rng, dtype):
     x, weight = normal(rng, (2, 6, 7, 5), dtype), normal(rng, (3, 3, 5, 6), dtype)
     x[1, 4, 3, 2] = np.nan
     expected = np.isnan(reference.conv(x, weight, padding=1))
-    assert_array_equal(np.isnan(ops.conv(x, weight, padding=1)), expected)
-    activated = ops.conv(x, weight, padding=1, activation="relu")
+    assert_array_equal(np.isnan(conv(x, weight, padding=1)), expected)
+    activated = conv(x, weight, padding=1, activation="relu")
     assert_array_equal(np.isnan(activated), expected)
 
 
@@ -340,11 +345,11 @@ X, WEIGHT = np.zeros((2, 7, 6, 4), "float32"), np.zeros((3, 3, 4, 8), "float32")
 )
 def test_wrong_arguments_are_named(x, weight, options, message):
     with pytest.raises(ValueError, match=message):
-        ops.conv(x, weight, **options)
+        conv(x, weight, **options)
 
 
 def test_wrong_gradients_are_named():
     with pytest.raises(ValueError, match="dy"):
-        ops.conv_backward_input(np.zeros((2, 4, 4, 8), "float32"), WEIGHT, X.shape)
+        conv_backward_input(np.zeros((2, 4, 4, 8), "float32"), WEIGHT, X.shape)
     with pytest.raises(ValueError, match="dy"):
-        ops.conv_backward_weight(np.zeros((2, 4, 4, 8), "float32"), X, (3, 3))
+        conv_backward_weight(np.zeros((2, 4, 4, 8), "float32"), X, (3, 3))

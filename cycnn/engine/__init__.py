@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from cycnn.engine.caches import CacheSizes, cache_sizes
 from cycnn.engine.cpu import instruction_sets
 from cycnn.engine.memory import empty, memory_info, zeros
 from cycnn.engine.plan import (
@@ -22,14 +23,15 @@ from cycnn.engine.plan import (
 )
 
 __all__ = [
-    "FORK_HANDLER", "ISA", "OPENMP_VERSION", "Bound", "Kernel", "Plan", "available_isas", "empty",
-    "kernels", "memory_info", "openmp_limit", "zeros",
+    "FORK_HANDLER", "ISA", "OPENMP_VERSION", "Bound", "CacheSizes", "Kernel", "Plan",
+    "available_isas", "cache_sizes", "empty", "kernels", "memory_info", "openmp_limit", "zeros",
 ]  # fmt: skip
 
 _MODULES = (
-    "constants", "conv", "weight_gradient", "depthwise", "depthwise_weight", "elementwise", "pool",
-    "norm", "loss", "optim", "peak", "activation", "softmax", "prelu", "group_norm", "row_norm",
-    "lrn", "regression_loss", "rearrange", "merge", "global_pool", "local", "bias",
+    "constants", "conv", "weight_gradient", "winograd", "winograd_gradient", "depthwise",
+    "depthwise_weight", "elementwise", "pool", "norm", "loss", "optim", "peak", "activation",
+    "softmax", "prelu", "group_norm", "row_norm", "lrn", "regression_loss", "rearrange",
+    "merge", "global_pool", "local", "bias",
 )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cycnn import ops
 from cycnn._check import Array, as_input, positive_int
 from cycnn.graph import executor
 from cycnn.graph.program import Composite, Program, lower, pack, unpack
@@ -148,7 +149,8 @@ class Model(Composite):
         for start in range(0, rows, step):
             part = slice(start, start + step)
             batch = tuple(as_input(a[part], dtype, f"{owner}: x") for a in inputs)
-            outputs, _ = executor.forward(program, batch, False, keep=False)
+            with ops.planned_for(step):
+                outputs, _ = executor.forward(program, batch, False, keep=False)
             for result, y in zip(results, outputs, strict=True):
                 result[part] = y
         return unpack(results)

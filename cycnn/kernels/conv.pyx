@@ -14,10 +14,9 @@ that have the same taps inside the image, and only these taps are computed.
 """
 from libc.stdint cimport int64_t
 
-from cycnn.kernels.simd cimport (
-    MR, NR, VL, publish, real, vf_load_part, vf_store, vf_zero,
-)
-from cycnn.kernels.tile cimport ACCUMULATE, multiply
+from cycnn.kernels.packing cimport pack_panel
+from cycnn.kernels.simd cimport MR, NR, publish, real
+from cycnn.kernels.tile cimport ACCUMULATE, multiply_rows
 from cycnn.kernels.window cimport (
     Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_of,
 )
@@ -151,40 +150,6 @@ cdef void list_classes(
         taps = taps + 2 * table[cls].runs
 
 
-cdef void tiles(
-    const Class* cls, const real* w, Py_ssize_t column, Py_ssize_t columns, const real* bias,
-    Py_ssize_t flags,
-) noexcept nogil:
-    """Multiply all windows of a class by one panel of weights."""
-    cdef Py_ssize_t m = 0, left
-    cdef bint wide = columns > VL
-    cdef real** x = cls.x
-    cdef real** y = cls.y
-    while m < cls.pixels:
-        left = cls.pixels - m
-        if left > 2 * (MR // 3):
-            if wide:
-                multiply(MR, True, x + m, cls.taps, cls.runs, cls.run, w, y + m, column, columns,
-                         bias, flags)
-            else:
-                multiply(MR, False, x + m, cls.taps, cls.runs, cls.run, w, y + m, column, columns,
-                         bias, flags)
-        elif left > MR // 3:
-            if wide:
-                multiply(2 * (MR // 3), True, x + m, cls.taps, cls.runs, cls.run, w, y + m, column,
-                         columns, bias, flags)
-            else:
-                multiply(2 * (MR // 3), False, x + m, cls.taps, cls.runs, cls.run, w, y + m, column,
-                         columns, bias, flags)
-        elif wide:
-            multiply(MR // 3, True, x + m, cls.taps, cls.runs, cls.run, w, y + m, column, columns,
-                     bias, flags)
-        else:
-            multiply(MR // 3, False, x + m, cls.taps, cls.runs, cls.run, w, y + m, column, columns,
-                     bias, flags)
-        m = m + MR
-
-
 cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """One job is one block of pixels, `panels` panels of kernels, one group."""
     cdef const ConvArgs* a = <const ConvArgs*>args
@@ -216,7 +181,8 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
                         bias_panel[i] = a.bias[g * K + p * NR + i] if i < columns else 0
                     bias = bias_panel
             for cls in range(max(a.classes, <Py_ssize_t>1)):
-                tiles(&table[cls], w, p * NR, columns, bias, flags)
+                multiply_rows(table[cls].x, table[cls].y, table[cls].pixels, table[cls].taps,
+                              table[cls].runs, table[cls].run, w, p * NR, columns, bias, flags)
         c = c + b.channels
 
 
@@ -239,28 +205,11 @@ cdef void pack(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     cdef Py_ssize_t channels = min(a.channel_block, a.C - c0)
     cdef Py_ssize_t columns = min(<Py_ssize_t>NR, a.K - p * NR)
     cdef real* packed = a.packed + ((g * a.C + c0) * panels + p * channels) * a.T * NR
-    cdef const real* w
-    cdef Py_ssize_t t, c, _c, k
+    cdef Py_ssize_t t
     for t in range(a.T):
-        w = a.w + g * a.SG + a.tap[t] * a.ST + c0 * a.SC + p * NR * a.SK
-        if a.SK == 1:
-            for _c in range(channels):
-                vf_store(packed, vf_load_part(w, columns))
-                if columns > VL:
-                    vf_store(packed + VL, vf_load_part(w + VL, columns - VL))
-                else:
-                    vf_store(packed + VL, vf_zero())
-                w = w + a.SC
-                packed = packed + NR
-        else:                                       # transposed: read along c, which is contiguous
-            for k in range(NR):
-                if k < columns:
-                    for c in range(channels):
-                        packed[c * NR + k] = w[k * a.SK + c]
-                else:
-                    for c in range(channels):
-                        packed[c * NR + k] = 0
-            packed = packed + channels * NR
+        pack_panel(a.w + g * a.SG + a.tap[t] * a.ST + c0 * a.SC + p * NR * a.SK, a.SC, a.SK,
+                   channels, columns, packed)
+        packed = packed + channels * NR
 
 
 JOBS = {

@@ -255,6 +255,38 @@ cdef inline void multiply(
             finish(y[11] + column + VL, bb, wb, columns - VL, flags)
 
 
+cdef inline void multiply_rows(
+    real** x,                   # IN   one pointer per row, filled up to a multiple of MR
+    real** y,                   # OUT  likewise
+    Py_ssize_t rows,
+    const int64_t* taps, Py_ssize_t count, Py_ssize_t run,
+    const real* w, Py_ssize_t column, Py_ssize_t columns, const real* bias, Py_ssize_t flags,
+) noexcept nogil:
+    """`multiply` for any number of rows."""
+    cdef Py_ssize_t m = 0, left
+    cdef bint wide = columns > VL
+    while m < rows:
+        left = rows - m
+        if left > 2 * (MR // 3):
+            if wide:
+                multiply(MR, True, x + m, taps, count, run, w, y + m, column, columns, bias, flags)
+            else:
+                multiply(MR, False, x + m, taps, count, run, w, y + m, column, columns, bias, flags)
+        elif left > MR // 3:
+            if wide:
+                multiply(2 * (MR // 3), True, x + m, taps, count, run, w, y + m, column, columns,
+                         bias, flags)
+            else:
+                multiply(2 * (MR // 3), False, x + m, taps, count, run, w, y + m, column, columns,
+                         bias, flags)
+        elif wide:
+            multiply(MR // 3, True, x + m, taps, count, run, w, y + m, column, columns, bias, flags)
+        else:
+            multiply(MR // 3, False, x + m, taps, count, run, w, y + m, column, columns, bias,
+                     flags)
+        m = m + MR
+
+
 cdef inline void accumulate_outer(
     int rows, bint wide,
     real** x,                   # IN   one pointer per pixel

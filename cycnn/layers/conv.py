@@ -15,9 +15,6 @@ from cycnn.layers.building import Reach, Shapes, Weight, flag
 from cycnn.layers.parameter import Parameter
 from cycnn.layers.window import Window
 
-ALGORITHMS = ("auto", "direct")
-
-
 Borders = tuple[tuple[int, int], ...]
 
 
@@ -40,6 +37,8 @@ def _region(region: Any) -> Borders | None:
 class Convolution(Layer):
     """What Conv and DepthwiseConv share: everything but how inputs meet outputs."""
 
+    algorithms: tuple[str, ...] = ops.ALGORITHMS
+
     def __init__(
         self,
         *,
@@ -60,10 +59,11 @@ class Convolution(Layer):
             name=name, **config, kernel_size=kernel_size, **slide, bias=bias, algorithm=algorithm
         )
         owner = type(self).__name__
-        if algorithm not in ALGORITHMS:
+        if algorithm not in self.algorithms:
             raise ValueError(
-                f"{owner}: algorithm must be one of {', '.join(ALGORITHMS)}, got {algorithm!r}"
+                f"{owner}: algorithm must be one of {', '.join(self.algorithms)}, got {algorithm!r}"
             )
+        self.algorithm = algorithm
         self.window = Window(
             owner, "kernel_size", kernel_size, stride, padding, padding_mode, dilation
         )
@@ -97,7 +97,10 @@ class Convolution(Layer):
     def infer(self, input_shape: Shapes) -> Shapes:
         """Return (spatial..., C_out)."""
         spatial = self.window.output(self.covered(input_shape))
-        return (*spatial, self.groups_and_filters(input_shape[-1])[1])
+        groups, filters = self.groups_and_filters(input_shape[-1])
+        kernel, stride, dilation = self.window.numbers(len(spatial))
+        ops.check_algorithm(self.algorithm, kernel, stride, dilation, groups, type(self).__name__)
+        return (*spatial, filters)
 
     def weights(self, input_shape: Shapes) -> dict[str, Weight]:
         """Ask for the kernels (He et al., 2015, eq. 10) and for biases of zero."""
@@ -129,7 +132,7 @@ class Convolution(Layer):
             x = ops.crop(x, outside)
         weight, bias = self.weight, self.bias
         kernel, groups = weight.shape[:-2], x.shape[-1] // weight.shape[-2]
-        options = {**self.slide, "groups": groups}
+        options = {**self.slide, "groups": groups, "algorithm": self.algorithm}
         y = ops.conv(x, weight.data, None if bias is None else bias.data, **options)
         x_shape, y_shape = x.shape, y.shape
 
@@ -190,9 +193,12 @@ class Conv(Convolution):
     region : (start, stop) per axis, optional
         The part of the input that is covered, as if the rest were not there: pixels start ...
         stop - 1. The gradient of the rest is 0.
-    algorithm : {"auto", "direct"}
-        "direct" multiplies and adds as the formula says and never takes a transformed, faster but
-        less exact way; "auto" may, but there is none yet, so both are the same.
+    algorithm : {"auto", "direct", "winograd4", "winograd2"}
+        "direct" multiplies and adds as the formula says. "winograd4" and "winograd2" (3 x 3 kernels
+        with stride and dilation 1 and one group; the first also kernels of 3) transform tiles of
+        4 x 4 or 2 x 2 outputs, which takes 4 or 2.25 times fewer multiplications, with errors up to
+        10 times larger (docs/performance.md). "auto" takes what costs least for this shape and
+        batch.
     name : str, optional
 
     Attributes
@@ -278,7 +284,9 @@ class DepthwiseConv(Convolution):
     kernel_size : int or tuple of int
     multiplier : int
         Outputs per input channel.
-    stride, padding, padding_mode, dilation, bias, algorithm, name
+    algorithm : {"auto", "direct"}
+        There is one algorithm.
+    stride, padding, padding_mode, dilation, bias, name
         See `Conv`.
 
     Attributes
@@ -296,6 +304,8 @@ class DepthwiseConv(Convolution):
     >>> DepthwiseConv(3, multiplier=2).build((8, 8, 5), rng=0).output_shape
     (6, 6, 10)
     """
+
+    algorithms = ("auto", "direct")
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ class Window:
             )
         given = (self.size, self.stride, self.dilation, self.padding)
         axes = next((len(v) for v in given if isinstance(v, (tuple, list, np.ndarray))), 1)
-        size, stride, dilation = self._numbers(axes)
+        size, stride, dilation = self.numbers(axes)
         border = resolve_padding(self.padding, (1,) * axes, size, stride, dilation, self.owner)
         if self.pooling and not isinstance(self.padding, str):
             for pads, taps, step in zip(border, size, dilation, strict=True):
@@ -60,7 +60,7 @@ class Window:
                         f"dilation), {span(taps, step) // 2}, got {self.padding!r}"
                     )
 
-    def _numbers(self, axes: int) -> tuple[tuple[int, ...], ...]:
+    def numbers(self, axes: int) -> tuple[tuple[int, ...], ...]:
         """Return size, stride and dilation, each per axis."""
         return (
             per_axis(self.size, axes, f"{self.owner}: {self.argument}"),
@@ -76,13 +76,13 @@ class Window:
                 f"{self.owner}: input must have 1 to 3 spatial axes and the channels, "
                 f"got shape {input_shape}"
             )
-        return self._numbers(axes)[0]
+        return self.numbers(axes)[0]
 
     def output(self, input_shape: Shapes) -> Shape:
         """Return the spatial extents of the output."""
         self.taps(input_shape)
         spatial = input_shape[:-1]
-        size, stride, dilation = self._numbers(len(spatial))
+        size, stride, dilation = self.numbers(len(spatial))
         return output_size(
             spatial, size, stride, dilation, self._border(spatial), self.owner,
             ceil_mode=self.ceil_mode,
@@ -101,7 +101,7 @@ class Window:
     def reach(self, input_shape: Shapes) -> tuple[Reach, ...]:
         """Return how far one output looks along each axis."""
         spatial = input_shape[:-1]
-        size, stride, dilation = self._numbers(len(spatial))
+        size, stride, dilation = self.numbers(len(spatial))
         return tuple(
             Reach(span(taps, between), step, begin)
             for taps, step, between, (begin, _) in zip(
@@ -111,5 +111,5 @@ class Window:
 
     def _border(self, spatial: Shape) -> tuple[tuple[int, int], ...]:
         """Return the padding (begin, end) of each axis."""
-        size, stride, dilation = self._numbers(len(spatial))
+        size, stride, dilation = self.numbers(len(spatial))
         return resolve_padding(self.padding, spatial, size, stride, dilation, self.owner)

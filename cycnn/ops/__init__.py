@@ -13,6 +13,7 @@ from cycnn.ops.activation import (
     softmax,
     softmax_backward,
 )  # fmt: skip
+from cycnn.ops.algorithm import ALGORITHMS, check_algorithm, planned_for
 from cycnn.ops.bias import add_bias, bias_gradient
 from cycnn.ops.conv import conv, conv_backward_input, conv_backward_weight, conv_output_shape
 from cycnn.ops.conv_transpose import (
@@ -87,6 +88,7 @@ from cycnn.ops.row_norm import row_norm, row_norm_backward
 from cycnn.ops.slices import permute, slice_axis, slice_axis_backward
 
 __all__ = [
+    "ALGORITHMS", "check_algorithm", "planned_for",
     "absolute_loss", "activation", "activation_backward", "adagrad_update", "adam_update",
     "adaptive_avg_pool", "adaptive_avg_pool_backward", "adaptive_max_index", "adaptive_max_pool",
     "adaptive_max_pool_backward", "add", "add_bias", "avg_pool", "avg_pool_backward",

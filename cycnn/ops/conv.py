@@ -24,7 +24,8 @@ import numpy as np
 
 from cycnn._check import Array, per_axis
 from cycnn.engine import Bound, Plan, empty, kernels, zeros
-from cycnn.ops import blocking, depthwise
+from cycnn.ops import blocking, depthwise, winograd
+from cycnn.ops.algorithm import choose
 from cycnn.ops.blocking import Axis, Scratch
 from cycnn.ops.partials import add_partials
 from cycnn.ops.problem import (
@@ -227,6 +228,7 @@ def conv(
     dilation: Any = 1,
     groups: int = 1,
     activation: str | None = None,
+    algorithm: str = "auto",
 ) -> Array:
     """Convolve `x` with `weight`.
 
@@ -245,6 +247,10 @@ def conv(
         Groups of channels, each with its own K / groups kernels.
     activation : {None, "relu"}
         Applied to y while it is still in registers.
+    algorithm : {"auto", "direct", "winograd4", "winograd2"}
+        "direct" adds the products of the formula; "winograd4", F(4x4, 3x3) or F(4, 3), and
+        "winograd2", F(2x2, 3x3), transform tiles of the image first (kernels/winograd.pyx), with
+        errors some times larger; "auto" takes what costs least.
 
     Returns
     -------
@@ -282,10 +288,13 @@ def conv(
     y = empty((p.batch, *p.out[3 - p.axes :], p.filters), x.dtype)
     if p.batch == 0:
         return y
+    flags, name = ACTIVATIONS[activation], choose(p, "forward", algorithm)
     if p.depthwise:
-        depthwise.forward(p, x, weight, bias, y, ACTIVATIONS[activation])
-        return y
-    _run_sums([_forward(p)], x, weight, bias, y, ACTIVATIONS[activation])
+        depthwise.forward(p, x, weight, bias, y, flags)
+    elif name in winograd.OUTPUTS:
+        winograd.run_sum(winograd.forward(p, winograd.OUTPUTS[name]), x, weight, bias, y, flags)
+    else:
+        _run_sums([_forward(p)], x, weight, bias, y, flags)
     return y
 
 
@@ -305,6 +314,7 @@ def conv_backward_input(
     padding_mode: str = "zeros",
     dilation: Any = 1,
     groups: int = 1,
+    algorithm: str = "auto",
 ) -> Array:
     """Return dx of shape `x_shape`: the gradient of ``sum(dy * conv(x, weight))`` by x.
 
@@ -325,24 +335,28 @@ def conv_backward_input(
     )
     _check_dy(p, dy)
     if p.mode != "zeros" and any(map(any, p.padding)):
-        return _unpad(_padded_input_gradient(p, dy, weight), p).reshape(x_shape)
+        return _unpad(_padded_input_gradient(p, dy, weight, algorithm), p).reshape(x_shape)
+    name = choose(p, "input", algorithm)
     if p.batch == 0:
         return empty(x_shape, dy.dtype)
     dx = (empty if every_phase_has_taps(p) else zeros)(x_shape, dy.dtype)
     if p.depthwise:
         depthwise.backward_input(p, dy, weight, dx)
-        return dx
-    _run_sums(_input_gradient(p), dy, weight, None, dx, 0)
+    elif name in winograd.OUTPUTS:
+        outputs = winograd.OUTPUTS[name]
+        winograd.run_sum(winograd.input_gradient(p, outputs), dy, weight, None, dx, 0)
+    else:
+        _run_sums(_input_gradient(p), dy, weight, None, dx, 0)
     return dx
 
 
-def _padded_input_gradient(p: Problem, dy: Array, weight: Array) -> Array:
+def _padded_input_gradient(p: Problem, dy: Array, weight: Array, algorithm: str) -> Array:
     """Return the gradient with respect to x with its border, as if the border were part of x."""
     padded = tuple(n + sum(pair) for n, pair in zip(p.size, p.padding, strict=True))[3 - p.axes :]
     tail = slice(3 - p.axes, None)
     return conv_backward_input(
         dy, weight, (p.batch, *padded, p.channels), stride=p.stride[tail],
-        dilation=p.dilation[tail], groups=p.groups,
+        dilation=p.dilation[tail], groups=p.groups, algorithm=algorithm,
     )  # fmt: skip
 
 
@@ -376,6 +390,7 @@ def conv_backward_weight(
     dilation: Any = 1,
     groups: int = 1,
     bias: bool = True,
+    algorithm: str = "auto",
 ) -> tuple[Array, Array | None]:
     """Return dweight (kernel..., C / groups, K) and dbias (K,), which is None without `bias`.
 
@@ -390,6 +405,7 @@ def conv_backward_weight(
         dilation, groups,
     )  # fmt: skip
     _check_dy(p, dy)
+    name = choose(p, "weight", algorithm)
     shape = (*kernel, channels, filters)
     if p.batch == 0:
         return zeros(shape, x.dtype), zeros((filters,), x.dtype) if bias else None
@@ -397,6 +413,10 @@ def conv_backward_weight(
     dbias = empty((filters,), x.dtype) if bias else None
     if p.depthwise:
         depthwise.backward_weight(p, dy, x, dweight, dbias)
+        return dweight, dbias
+    if name in winograd.OUTPUTS:
+        tiled = winograd.weight_gradient(p, winograd.OUTPUTS[name])
+        winograd.run_weight_gradient(tiled, x, dy, dweight, dbias)
         return dweight, dbias
     s = _weight_gradient(p)
     plan = Plan()

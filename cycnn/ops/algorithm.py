@@ -1,0 +1,163 @@
+"""Which algorithm computes a convolution: the one that a model of their costs finds cheapest.
+
+A choice follows from the shape of the layer and the number of rows that the plan was made for:
+never from threads, nor, in prediction, from how many rows came.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from types import SimpleNamespace
+
+import numpy as np
+
+from cycnn.engine import kernels
+from cycnn.ops import blocking
+from cycnn.ops.problem import Problem, forward_axes, input_gradient_axes
+from cycnn.ops.winograd import OUTPUTS, fits, tiles_fit, tiling
+
+ALGORITHMS = ("auto", "direct", *OUTPUTS)
+
+
+def _default() -> str:
+    name = os.environ.get("CYCNN_ALGORITHM", "").strip() or "auto"
+    if name not in ALGORITHMS:
+        raise ImportError(f"CYCNN_ALGORITHM must be one of {', '.join(ALGORITHMS)}, got {name!r}")
+    return name
+
+
+DEFAULT = _default()
+"""What "auto" stands for, where it fits; CYCNN_ALGORITHM sets it."""
+
+_rows: ContextVar[int | None] = ContextVar("rows", default=None)
+
+
+@contextmanager
+def planned_for(rows: int) -> Iterator[None]:
+    """Within, algorithms are chosen as if every batch had `rows` rows."""
+    token = _rows.set(rows)
+    try:
+        yield
+    finally:
+        _rows.reset(token)
+
+
+def check_algorithm(
+    name: str, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int,
+    owner: str,
+) -> None:  # fmt: skip
+    """Raise ValueError unless `name` is an algorithm that computes this convolution."""
+    if name not in ALGORITHMS:
+        raise ValueError(f"{owner}: algorithm must be one of {', '.join(ALGORITHMS)}, got {name!r}")
+
+    def three(values: Sequence[int]) -> tuple[int, ...]:
+        return (1,) * (3 - len(values)) + tuple(values)
+
+    if name in OUTPUTS and not tiles_fit(
+        OUTPUTS[name], three(kernel), three(stride), three(dilation), groups
+    ):
+        raise ValueError(
+            f"{owner}: algorithm {name!r} takes 3 x 3 kernels{' or 3' * (name == 'winograd4')} (on "
+            f"the last axes), stride and dilation 1 and groups=1, got kernel {tuple(kernel)}, "
+            f"stride {tuple(stride)}, dilation {tuple(dilation)}, groups={groups}"
+        )
+
+
+def choose(p: Problem, direction: str, algorithm: str) -> str:
+    """Return the algorithm for one direction ("forward", "input" or "weight") of a convolution.
+
+    One asked for by name that does not compute this direction (an input gradient with a stride in
+    depth) gives way to "direct".
+
+    Raises
+    ------
+    ValueError
+        If `algorithm` is unknown, or an algorithm that does not compute `p`.
+    """
+    if algorithm != "auto":
+        check_algorithm(algorithm, p.kernel, p.stride, p.dilation, p.groups, "conv")
+    elif DEFAULT == "auto":
+        return _cheapest(p._replace(batch=_rows.get() or p.batch), direction)
+    name = DEFAULT if algorithm == "auto" else algorithm
+    return name if name in OUTPUTS and fits(p, direction, OUTPUTS[name]) else "direct"
+
+
+@lru_cache(maxsize=2048)
+def _cheapest(p: Problem, direction: str) -> str:
+    names = [name for name in OUTPUTS if fits(p, direction, OUTPUTS[name])]
+    if not names:
+        return "direct"
+    costs = {name: winograd_cost(p, direction, OUTPUTS[name]) for name in names}
+    costs["direct"] = direct_cost(p, direction)
+    return min(costs, key=costs.__getitem__)
+
+
+# What they cost, in cycles of one core
+#
+# Each cost is a sum of counts times cycles.  The cycles were fitted to measured times of every
+# 3 x 3 layer of the benchmark networks at training's batch and at batch 1, in two instruction sets
+# (benchmarks/README.md); only the order of the costs matters.
+# --------------------------------------------------------------------------------
+
+CACHED = 3 << 20  # bytes of an accumulator that stay near
+
+
+def _product(
+    rows: float, inputs: float, columns: int, unit: SimpleNamespace
+) -> tuple[float, float]:
+    """Return the multiply-adds and the stores of a matrix product, in vectors, rows filled up."""
+    third = unit.MR // 3
+    stores = float(math.ceil(rows / third) * third * -(-columns // unit.VL))
+    return stores * inputs, stores
+
+
+def _share_inside(p: Problem) -> float:
+    """Return the share of taps that read a pixel rather than a zero of the border."""
+    if p.mode != "zeros":
+        return 1.0
+    return math.prod(float(np.mean(axis.table >= 0)) for axis in forward_axes(p))
+
+
+def direct_cost(p: Problem, direction: str) -> float:
+    """Return about how many cycles of one core the direct kernel takes."""
+    unit = kernels(p.dtype)
+    pixels = p.batch * math.prod(p.out)
+    if direction == "weight":
+        products, stores = _product(p.taps * p.channels, pixels, p.filters, unit)
+        return 0.55 * products + 2.9 * stores + 7.1 * pixels * p.filters / float(unit.VL)
+    backward = direction == "input"
+    inputs, columns = (p.filters, p.channels) if backward else (p.channels, p.filters)
+    products, stores = _product(pixels, p.taps * inputs, columns, unit)
+    inside = _share_inside(p)
+    if inside < 0.9 and pixels > blocking.BLOCK_PIXELS:  # zeros are left out
+        products *= inside
+    weights = p.taps * p.channels * p.filters
+    return 0.52 * products + 4.4 * stores + weights * (1.9 if backward else 11.2 / float(unit.VL))
+
+
+def winograd_cost(p: Problem, direction: str, outputs: int) -> float:
+    """Return about how many cycles of one core Winograd's algorithm takes."""
+    unit = kernels(p.dtype)
+    axes, channels, filters = forward_axes(p), p.channels, p.filters
+    if direction == "input":
+        ((axes, _),) = input_gradient_axes(p)
+        channels, filters = filters, channels
+    t = tiling(p.batch, axes, channels, filters, outputs, p.dtype)
+    tile_inputs = t.number * t.elements * -(-t.inputs // unit.VL)
+    tile_outputs = t.number * t.elements * -(-filters // unit.VL)
+    if direction == "weight":
+        products, stores = _product(t.inputs, t.number, filters, unit)
+        far = max(0, t.elements * t.inputs * filters * unit.itemsize - CACHED)
+        transforms: float = 14.2 * tile_inputs + 7.0 * tile_outputs + 0.23 * far
+        return t.elements * (0.53 * products + 1.2 * stores) + transforms
+    products, stores = _product(t.number, t.inputs, filters, unit)
+    weights = 4.1 * t.elements * t.inputs * -(-filters // unit.VL)
+    if direction == "input":  # transposed one by one
+        weights += 0.75 * p.taps * p.channels * p.filters
+    transforms = 7.2 * tile_inputs + weights
+    return t.elements * (0.59 * products + 5.8 * stores) + transforms

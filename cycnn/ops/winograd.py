@@ -1,0 +1,366 @@
+"""Winograd convolution: which convolutions it fits, and how they are cut in jobs.
+
+The kernels (kernels/winograd.pyx, kernels/winograd_gradient.pyx) work on tiles of 4 x 4 or 2 x 2
+outputs, or of 4 outputs in a row.  Sizes follow from the shape and from this processor's caches;
+they change no bit of a result: products of one element are added channel after channel, and in the
+weight gradient tile after tile, however tiles are grouped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cycnn._check import Array
+from cycnn.engine import Bound, Plan, cache_sizes, empty, kernels
+from cycnn.ops import blocking
+from cycnn.ops.blocking import Axis, Ints, Scratch
+from cycnn.ops.partials import add_partials
+from cycnn.ops.problem import Problem, forward_axes, input_gradient_axes
+
+OUTPUTS = {"winograd4": 4, "winograd2": 2}  # of a tile, per axis
+
+# A multiple of the rows of every build's register tile.
+TILES = 12
+# A block of tiles: long enough for each weight that is loaded, short enough for the cache.
+MIN_BLOCK, MAX_BLOCK = 24, 96
+# Channels of the weights that one job transforms, as in kernels/winograd.pyx.
+WEIGHT_CHANNELS = 16
+
+
+def tiles_fit(
+    outputs: int, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int
+) -> bool:
+    """Whether tiles of `outputs` per axis compute a convolution of these three spatial axes."""
+    flat = tuple(kernel[1:]) == (1, 3)
+    return (
+        groups == 1
+        and (tuple(kernel[1:]) == (3, 3) or (flat and outputs == 4))
+        and stride[2] == dilation[2] == 1
+        and (flat or stride[1] == dilation[1] == 1)
+    )
+
+
+def fits(p: Problem, direction: str, outputs: int) -> bool:
+    """Whether they compute one direction of it: an input gradient in one phase, of zeros."""
+    return tiles_fit(outputs, p.kernel, p.stride, p.dilation, p.groups) and (
+        direction != "input"
+        or (set(p.stride) == {1} and (p.mode == "zeros" or not any(map(any, p.padding))))
+    )
+
+
+# Tiles and memory
+# --------------------------------------------------------------------------------
+
+
+def odd_lines(elements: int, unit: SimpleNamespace) -> int:
+    """Round up to an odd number of cache lines."""
+    line = 64 // int(unit.itemsize)
+    return (-(-elements // line) | 1) * line
+
+
+class Tiling(NamedTuple):
+    """The tiles of a convolution and the slots of kernels/winograd_tiles.pxd that say so."""
+
+    slots: dict[str, Any]
+    number: int
+    elements: int
+    inputs: int  # of one element of a tile
+    pitch: int
+
+
+def tiling(
+    batch: int, axes: Sequence[Axis], channels: int, filters: int, outputs: int,
+    dtype: Any,
+) -> Tiling:  # fmt: skip
+    """Lay tiles over the outputs of a convolution."""
+    unit = kernels(dtype)
+    d, h, w = axes
+    flat = len(h.taps) == 1
+    down = 1 if flat else outputs
+    rows, columns = -(-h.out // down), -(-w.out // outputs)
+
+    def beyond(source: Ints, length: int) -> Ints:
+        return np.concatenate([source, np.full(length - len(source), -1, np.int64)])
+
+    source_h = h.table[:, 0] if flat else beyond(h.source, rows * down + 2)
+    source_w = beyond(w.source, columns * outputs + 2)
+    inputs = len(d.taps) * channels
+    slots: dict[str, Any] = {
+        "source": np.concatenate([d.source, source_h, source_w]),
+        "offset": np.array(d.offset, np.int64),
+        "zeros": np.zeros(max(channels, filters), dtype),
+        "D": d.size, "H": h.size, "W": w.size, "C": channels,
+        "OD": d.out, "OH": h.out, "OW": w.out, "SD": d.step, "TD": len(d.taps),
+        "LD": len(d.source), "LH": len(source_h), "rows": rows, "columns": columns,
+        "EH": 1 if flat else outputs + 2, "EW": outputs + 2,
+    }  # fmt: skip
+    return Tiling(
+        slots, batch * d.out * rows * columns, slots["EH"] * slots["EW"], inputs,
+        odd_lines(inputs + max(unit.VL, unit.MR), unit),
+    )  # fmt: skip
+
+
+def runs(total: int, most: int) -> list[tuple[int, int]]:
+    """Cut `total` tiles in equal (first, count) runs of about `most`, multiples of TILES."""
+    parts = -(-total // most)
+    size = -(-total // (parts * TILES)) * TILES
+    return [(first, min(size, total - first)) for first in range(0, total, size)]
+
+
+def block_of(tile_bytes: int) -> int:
+    """Return how many tiles of `tile_bytes` (all elements together) to take through at a time."""
+    tiles = cache_sizes().l2 * 3 // 4 // tile_bytes // TILES * TILES
+    return max(MIN_BLOCK, min(MAX_BLOCK, tiles))
+
+
+def stage_of(tile_bytes: int, memory: int) -> int:
+    """Return how many tiles all threads share at a time, in about `memory` bytes."""
+    return max(MIN_BLOCK, memory // tile_bytes // TILES * TILES)
+
+
+# The sum over taps and channels: forward, input gradient
+# --------------------------------------------------------------------------------
+
+
+class Sum(NamedTuple):
+    """A convolution sum, all but the arrays."""
+
+    steps: tuple[Bound, ...]
+    u_size: int = 0  # of the memory that steps share
+    v_size: int = 0
+    m_size: int = 0
+
+
+class _Cut:
+    """A convolution sum while it is cut in steps: the slots that they all have."""
+
+    def __init__(
+        self, batch: int, axes: Sequence[Axis], channels: int, filters: int, tap: Sequence[int],
+        strides: dict[str, int], outputs: int, dtype: Any,
+    ) -> None:  # fmt: skip
+        self.unit = unit = kernels(dtype)
+        self.tiling = t = tiling(batch, axes, channels, filters, outputs, dtype)
+        self.channels, self.filters = channels, filters
+        self.panels = -(-filters // unit.NR)
+        self.m_pitch = odd_lines(self.panels * unit.NR, unit)
+        self.tile_bytes = t.elements * (t.pitch + self.m_pitch) * unit.itemsize
+        self.u_element = odd_lines(t.inputs * self.panels * unit.NR, unit)
+        self.u_size = t.elements * self.u_element
+        self.gathered = 9 * WEIGHT_CHANNELS * unit.NR * unit.itemsize  # weights, before a transform
+        self.slots = t.slots | strides | {
+            "tap": np.array(tap, np.int64), "pitch": t.pitch, "K": filters, "panels": self.panels,
+            "m_pitch": self.m_pitch, "u_element": self.u_element, "channel_block": 0,
+            "first": 0, "count": t.number, "at_u": 0, "at_v": 0, "at_m": 0,
+        }  # fmt: skip
+
+    def lay_out(self, tiles: int) -> None:
+        """Make room for `tiles` tiles at a time in V, M and the lists of their rows."""
+        unit, elements = self.unit, self.tiling.elements
+        rows = -(-tiles // TILES) * TILES
+        element, m_element = odd_lines(rows * self.tiling.pitch, unit), rows * self.m_pitch
+        m_element = odd_lines(m_element, unit)
+        self.v_size, self.m_size = elements * element, elements * m_element
+        self.scratch = Scratch()
+        self.scratch.take(8 * rows)
+        self.slots |= {
+            "block": tiles, "element": element, "m_element": m_element,
+            "at_y": self.scratch.take(8 * rows),
+            "at_spare": self.scratch.take(self.m_pitch * unit.itemsize),
+        }  # fmt: skip
+
+    def bind(self, name: str, jobs: int, work: float, scratch: int = 0, **slots: Any) -> Bound:
+        """Return `jobs` jobs of a kernel; `scratch` bytes more than the lists of rows take."""
+        bound: Bound = getattr(self.unit, name).bind(
+            jobs, **(self.slots | slots), scratch=self.scratch.size + scratch, work=work
+        )
+        return bound
+
+    def weights(self) -> Bound:
+        """Return the step that transforms all weights."""
+        parts = self.tiling.slots["TD"] * -(-self.channels // WEIGHT_CHANNELS)
+        return self.bind(
+            "winograd_weight", self.panels * parts, 2.0 * self.u_size, self.gathered
+        )  # fmt: skip
+
+    def in_blocks(self, tiles: int) -> Sum:
+        """Return a sum in which each job takes `tiles` tiles through all steps."""
+        self.lay_out(tiles)
+        number, itemsize = self.tiling.number, self.unit.itemsize
+        at_v, v_bytes = self.scratch.size, -(-self.v_size * itemsize // 64) * 64
+        block = self.bind(
+            "winograd", -(-number // tiles), self.products(number),
+            v_bytes + self.m_size * itemsize, at_v=at_v, at_m=at_v + v_bytes,
+        )  # fmt: skip
+        return Sum((self.weights(), block), self.u_size)
+
+    def products(self, tiles: int) -> float:
+        """Return the operations of the products of some tiles."""
+        return 2.0 * tiles * self.tiling.elements * self.tiling.inputs * self.filters
+
+    def in_stages(self, spans: Sequence[tuple[int, int]]) -> Sum:
+        """Return a sum that takes all tiles, or one span after another, step by step."""
+        t = self.tiling
+        self.lay_out(spans[0][1])
+        steps = [] if len(spans) == 1 else [self.weights()]
+        for first, count in spans:
+            part = max(1, count // blocking.MIN_JOBS)
+            self.slots |= {"first": first, "count": count, "block": part}
+            jobs, moved = -(-count // part), 2.0 * count * t.elements
+            steps += [
+                self.bind("winograd_input", jobs, moved * t.inputs),
+                self.multiply(count) if len(spans) > 1 else self.panel(count),
+                self.bind("winograd_output", jobs, moved * self.filters),
+            ]
+        u_size = self.u_size if len(spans) > 1 else 0
+        return Sum(tuple(steps), u_size, self.v_size, self.m_size)
+
+    def multiply(self, count: int) -> Bound:
+        """Return the step that multiplies `count` tiles by weights that are transformed."""
+        elements = self.tiling.elements
+        splits = min(self.panels, -(-2 * blocking.MIN_JOBS // elements))
+        part = -(-self.panels // splits)
+        jobs = elements * -(-self.panels // part)
+        return self.bind("winograd_multiply", jobs, self.products(count), panels=part)
+
+    def panel(self, count: int) -> Bound:
+        """Return the step that transforms the weights panel by panel and multiplies by them."""
+        unit, elements = self.unit, self.tiling.elements
+        most = cache_sizes().l2 // 2 // (elements * unit.NR * unit.itemsize)
+        part = blocking.even_part(self.channels, max(most, WEIGHT_CHANNELS), WEIGHT_CHANNELS)
+        element = odd_lines(part * unit.NR, unit)
+        own = -(-elements * element * unit.itemsize // 64) * 64
+        return self.bind(
+            "winograd_panel", self.panels, self.products(count), own + self.gathered,
+            u_element=element, channel_block=part, at_u=self.scratch.size,
+            at_v=self.scratch.size + own,
+        )  # fmt: skip
+
+
+def _sum(
+    batch: int, axes: Sequence[Axis], channels: int, filters: int, tap: Sequence[int],
+    strides: dict[str, int], outputs: int, dtype: Any,
+) -> Sum:  # fmt: skip
+    """Cut one convolution sum, over `channels` inputs to `filters` outputs, in jobs."""
+    cut = _Cut(batch, axes, channels, filters, tap, strides, outputs, dtype)
+    tiles, block, far = cut.tiling.number, block_of(cut.tile_bytes), cache_sizes().l3 // 2
+    if tiles >= blocking.MIN_JOBS // 2 * block and cut.u_size * cut.unit.itemsize <= far:
+        return cut.in_blocks(runs(tiles, block)[0][1])
+    return cut.in_stages(runs(tiles, stage_of(cut.tile_bytes, far)))
+
+
+def run_sum(s: Sum, x: Array, weight: Array, bias: Array | None, y: Array, flags: int) -> None:
+    """Compute y, with tile.pxd's `flags`."""
+    arrays: dict[str, Any] = {"x": x, "w": weight, "bias": bias, "y": y, "flags": flags}
+    sizes = {"u": s.u_size, "v": s.v_size, "m": s.m_size}
+    arrays |= {name: empty((size,), x.dtype) if size else None for name, size in sizes.items()}
+    plan = Plan()
+    for step in s.steps:
+        plan.append(step, **arrays)
+    plan.run()
+
+
+@lru_cache(maxsize=512)
+def forward(p: Problem, outputs: int) -> Sum:
+    """Return y as a sum over x."""
+    strides = {"ST": p.channels * p.filters, "SC": p.filters, "SK": 1}
+    return _sum(
+        p.batch, forward_axes(p), p.channels, p.filters, range(p.taps), strides, outputs, p.dtype
+    )
+
+
+@lru_cache(maxsize=512)
+def input_gradient(p: Problem, outputs: int) -> Sum:
+    """Return dx as a sum over dy: a stride of 1 has one phase."""
+    strides = {"ST": p.channels * p.filters, "SC": 1, "SK": p.filters}
+    ((axes, tap),) = input_gradient_axes(p)
+    return _sum(p.batch, axes, p.filters, p.channels, tap, strides, outputs, p.dtype)
+
+
+# Weight gradient
+# --------------------------------------------------------------------------------
+
+
+class WeightGradient(NamedTuple):
+    """A weight gradient, all but the arrays."""
+
+    steps: tuple[tuple[Bound, Bound, Bound], ...]  # transform x, transform dy, accumulate
+    weight: Bound
+    v_size: int
+    g_size: int
+    sum_size: int
+    bias_parts: int
+
+
+@lru_cache(maxsize=512)
+def weight_gradient(p: Problem, outputs: int) -> WeightGradient:
+    """Return dweight and dbias as sums over all tiles."""
+    unit = kernels(p.dtype)
+    t = tiling(p.batch, forward_axes(p), p.channels, p.filters, outputs, p.dtype)
+    panels = -(-p.filters // unit.NR)
+    tile_bytes = t.elements * (t.pitch + panels * unit.NR) * unit.itemsize
+    spans = runs(t.number, stage_of(tile_bytes, 4 * cache_sizes().l2))
+    size = spans[0][1]
+    rows = -(-size // TILES) * TILES
+    channel_block = blocking.even_part(t.inputs, 16 * TILES, TILES)
+    channel_blocks = -(-t.inputs // channel_block)
+    splits = min(panels, -(-2 * blocking.MIN_JOBS // (t.elements * channel_blocks)))
+    per_job = -(-panels // splits)
+    sum_element = odd_lines(t.inputs * panels * unit.NR, unit)
+    g_panel = odd_lines(rows * unit.NR, unit)
+    scratch = Scratch()
+    scratch.take(8 * rows)
+    slots = t.slots | {
+        "pitch": t.pitch, "element": odd_lines(rows * t.pitch, unit), "K": p.filters,
+        "block": TILES, "panels": per_job, "channel_block": channel_block, "g_panel": g_panel,
+        "g_element": odd_lines(panels * g_panel, unit), "sum_element": sum_element,
+        "at_rows": scratch.take(8 * (channel_block + TILES)),
+        "at_spare": scratch.take(panels * unit.NR * unit.itemsize),
+    }  # fmt: skip
+    slots["scratch"] = scratch.size
+    steps = []
+    for first, count in spans:
+        slots |= {"first": first, "count": count}
+        jobs = -(-count // TILES)
+        moved = 2.0 * count * t.elements
+        steps.append(
+            (
+                unit.winograd_gradient_input.bind(jobs, **slots, work=moved * t.inputs),
+                unit.winograd_gradient_output.bind(jobs, **slots, work=moved * p.filters),
+                unit.winograd_accumulate.bind(
+                    t.elements * channel_blocks * -(-panels // per_job), **slots,
+                    work=moved * t.inputs * p.filters,
+                ),
+            )
+        )  # fmt: skip
+    weight = unit.winograd_gradient_weight.bind(
+        t.inputs, **slots, work=2.0 * t.elements * t.inputs * p.filters
+    )
+    return WeightGradient(
+        tuple(steps), weight, t.elements * slots["element"], t.elements * slots["g_element"],
+        t.elements * sum_element, -(-t.number // TILES),
+    )  # fmt: skip
+
+
+def run_weight_gradient(
+    s: WeightGradient, x: Array, dy: Array, dweight: Array, dbias: Array | None
+) -> None:
+    """Compute dweight, and dbias where it is asked for."""
+    parts = None if dbias is None else empty((s.bias_parts, *dbias.shape), x.dtype)
+    arrays: dict[str, Any] = {
+        "x": x, "dy": dy, "v": empty((s.v_size,), x.dtype), "g": empty((s.g_size,), x.dtype),
+        "sum": empty((s.sum_size,), x.dtype), "dweight": dweight, "dbias": parts,
+    }  # fmt: skip
+    plan = Plan()
+    for tiles_of_x, tiles_of_dy, accumulate in s.steps:
+        plan.append(tiles_of_x, **arrays)
+        plan.append(tiles_of_dy, beside=True, **arrays)
+        plan.append(accumulate, **arrays)
+    plan.append(s.weight, **arrays)
+    if parts is not None and dbias is not None:
+        add_partials(plan, parts, dbias)
+    plan.run()
