@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
+
+CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
 class CacheSizes(NamedTuple):
@@ -14,19 +16,25 @@ class CacheSizes(NamedTuple):
     l3: int
 
 
-def _reported(name: str, default: int, least: int, most: int) -> int:
-    """Ask the operating system, which may say nothing, or under a hypervisor too much."""
-    try:
-        size = os.sysconf(name)
-    except (AttributeError, ValueError, OSError):  # not on Windows; names differ elsewhere
-        size = 0
-    return min(max(size, least), most) if size > 0 else default
+COMMON = CacheSizes(512 << 10, 8 << 20)
+"""What is assumed where the operating system does not say (it does under Linux)."""
+
+LEAST, MOST = CacheSizes(256 << 10, 2 << 20), CacheSizes(4 << 20, 32 << 20)
+"""A hypervisor may report the caches of the whole machine, or none."""
+
+
+def _reported(level: int) -> int:
+    for index in CACHES.glob("index*"):
+        try:
+            if int((index / "level").read_text()) == level:
+                return int((index / "size").read_text().strip().removesuffix("K")) << 10
+        except (OSError, ValueError):
+            continue
+    return 0
 
 
 @cache
 def cache_sizes() -> CacheSizes:
     """Return the sizes of the caches, or what is common where they are not known."""
-    return CacheSizes(
-        _reported("SC_LEVEL2_CACHE_SIZE", 512 << 10, 256 << 10, 4 << 20),
-        _reported("SC_LEVEL3_CACHE_SIZE", 8 << 20, 4 << 20, 32 << 20),
-    )
+    sizes = zip((2, 3), COMMON, LEAST, MOST, strict=True)
+    return CacheSizes(*(min(max(_reported(n) or common, a), b) for n, common, a, b in sizes))

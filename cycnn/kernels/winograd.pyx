@@ -16,7 +16,7 @@ from libc.stdint cimport int64_t
 
 from cycnn.kernels.packing cimport pack_panel
 from cycnn.kernels.simd cimport (
-    MR, NR, VL, publish, real, vf, vf_add, vf_load, vf_load_part, vf_max, vf_store, vf_store_part,
+    MR, NR, VL, prefetch, publish, real, vf, vf_add, vf_load, vf_load_part, vf_max, vf_store, vf_store_part,
     vf_zero,
 )
 from cycnn.kernels.tile cimport ACCUMULATE, RELU, multiply_rows
@@ -122,6 +122,18 @@ cdef void list_tiles(
     for t in range(count, (count + MR - 1) // MR * MR):
         x[t] = x[0]
         y[t] = <real*>(scratch + a.at_spare)
+
+
+cdef void fetch_tiles(
+    const WinogradArgs* a, const real* V, Py_ssize_t channels, const real* M, Py_ssize_t columns,
+) noexcept nogil:
+    """Fetch some channels of V, and columns of M, of all tiles of one element into the cache."""
+    cdef Py_ssize_t t, c, line = 64 // sizeof(real)
+    for t in range(a.count):
+        for c in range(channels // line + 1):
+            prefetch(V + t * a.tiles.pitch + c * line)
+        for c in range(columns // line):
+            prefetch(M + t * a.m_pitch + c * line)
 
 
 cdef void multiply_tiles(
@@ -233,26 +245,32 @@ cdef void winograd_multiply(const void* args, Py_ssize_t job, char* scratch) noe
     multiply_tiles(a, job // splits, a.count, a.v, a.m, p, min(a.panels, all_panels - p), scratch)
 
 
-cdef void winograd_panel(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """One job is all elements of all tiles and one panel of kernels, whose weights it transforms.
+cdef void winograd_panels(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """One job is all elements of all tiles and `panels` panels, whose weights it transforms.
 
     They pass through the cache in blocks of channels, and never through memory.
     """
     cdef const WinogradArgs* a = <const WinogradArgs*>args
     cdef const Tiles* v = &a.tiles
     cdef real* u = <real*>(scratch + a.at_u)
-    cdef Py_ssize_t td, c, e, channels, flags = 0
+    cdef Py_ssize_t td, c, e, p, channels, flags = 0
+    cdef Py_ssize_t first = job * a.panels, last = min((a.K + NR - 1) // NR, first + a.panels)
     for td in range(v.TD):
         c = 0
         while c < v.C:
             channels = min(a.channel_block, v.C - c)
-            transform_weights(a, job, td, c, channels, u, a.u_element,
-                              <real*>(scratch + a.at_v))
+            for p in range(first, last):
+                transform_weights(a, p, td, c, channels, u + (p - first) * channels * NR,
+                                  a.u_element, <real*>(scratch + a.at_v))
             for e in range(v.EH * v.EW):
                 list_tiles(a, a.count, a.v + e * v.element + td * v.C + c, a.m + e * a.m_element,
                            scratch)
-                multiply_panel(<real**>scratch, <real**>(scratch + a.at_y), a.count, channels,
-                               u + e * a.u_element, job * NR, a.K - job * NR, flags)
+                fetch_tiles(a, a.v + (e + 1) * v.element + td * v.C + c, channels,
+                            a.m + (e + 1) * a.m_element + first * NR, (last - first) * NR)
+                for p in range(first, last):
+                    multiply_panel(<real**>scratch, <real**>(scratch + a.at_y), a.count, channels,
+                                   u + e * a.u_element + (p - first) * channels * NR, p * NR,
+                                   a.K - p * NR, flags)
             flags = ACCUMULATE
             c = c + channels
 
@@ -274,6 +292,6 @@ JOBS = {
     "winograd_weight": publish(<void*>winograd_weight, sizeof(WinogradArgs), SLOTS),
     "winograd_input": publish(<void*>winograd_input, sizeof(WinogradArgs), SLOTS),
     "winograd_multiply": publish(<void*>winograd_multiply, sizeof(WinogradArgs), SLOTS),
-    "winograd_panel": publish(<void*>winograd_panel, sizeof(WinogradArgs), SLOTS),
+    "winograd_panels": publish(<void*>winograd_panels, sizeof(WinogradArgs), SLOTS),
     "winograd_output": publish(<void*>winograd_output, sizeof(WinogradArgs), SLOTS),
 }

@@ -30,6 +30,8 @@ TILES = 12
 MIN_BLOCK, MAX_BLOCK = 24, 96
 # Channels of the weights that one job transforms, as in kernels/winograd.pyx.
 WEIGHT_CHANNELS = 16
+# Kernels whose weights one job transforms, and jobs that there should be.
+FUSED_KERNELS, FUSED_JOBS = 64, 16
 
 
 def tiles_fit(
@@ -213,7 +215,7 @@ class _Cut:
             jobs, moved = -(-count // part), 2.0 * count * t.elements
             steps += [
                 self.bind("winograd_input", jobs, moved * t.inputs),
-                self.multiply(count) if len(spans) > 1 else self.panel(count),
+                self.multiply(count) if len(spans) > 1 else self.fused(count),
                 self.bind("winograd_output", jobs, moved * self.filters),
             ]
         u_size = self.u_size if len(spans) > 1 else 0
@@ -227,16 +229,17 @@ class _Cut:
         jobs = elements * -(-self.panels // part)
         return self.bind("winograd_multiply", jobs, self.products(count), panels=part)
 
-    def panel(self, count: int) -> Bound:
-        """Return the step that transforms the weights panel by panel and multiplies by them."""
+    def fused(self, count: int) -> Bound:
+        """Return the step that transforms the weights of some panels and multiplies by them."""
         unit, elements = self.unit, self.tiling.elements
-        most = cache_sizes().l2 // 2 // (elements * unit.NR * unit.itemsize)
+        panels = max(1, min(FUSED_KERNELS // unit.NR, self.panels // FUSED_JOBS))
+        most = cache_sizes().l2 // 2 // (elements * panels * unit.NR * unit.itemsize)
         part = blocking.even_part(self.channels, max(most, WEIGHT_CHANNELS), WEIGHT_CHANNELS)
-        element = odd_lines(part * unit.NR, unit)
+        element = odd_lines(part * panels * unit.NR, unit)
         own = -(-elements * element * unit.itemsize // 64) * 64
         return self.bind(
-            "winograd_panel", self.panels, self.products(count), own + self.gathered,
-            u_element=element, channel_block=part, at_u=self.scratch.size,
+            "winograd_panels", -(-self.panels // panels), self.products(count), own + self.gathered,
+            panels=panels, u_element=element, channel_block=part, at_u=self.scratch.size,
             at_v=self.scratch.size + own,
         )  # fmt: skip
 
