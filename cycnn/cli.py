@@ -11,6 +11,9 @@ import numpy as np
 
 import cycnn
 
+# What `cycnn check` builds the models for that do not take images.
+_INPUTS = {"cnn1d": (800, 1), "cnn3d": (20, 20, 20, 1)}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
@@ -81,7 +84,7 @@ def run_check(models: Sequence[str], refuse: Callable[[str], NoReturn]) -> int:
     wrong = 0
     for name in models or cycnn.models.__all__:
         if name in cycnn.models.__all__:
-            model = getattr(cycnn.models, name)(10, (32, 32, 3), rng=0)
+            model = getattr(cycnn.models, name)(10, _INPUTS.get(name, (32, 32, 3)), rng=0)
         else:
             try:
                 model = cycnn.load(name)

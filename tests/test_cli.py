@@ -32,6 +32,11 @@ def test_versions(capsys):
     assert capsys.readouterr().out.strip() == f"cycnn {cycnn.__version__}"
 
 
+def test_the_models_for_signals_and_volumes_are_checked(capsys):
+    assert main(["check", "cnn1d", "cnn3d"]) == 0
+    assert capsys.readouterr().out.count("all layers are right") == 2
+
+
 @pytest.mark.parametrize(
     "arguments",
     [[], ["fly"], ["demo", "--epochs", "0"], ["demo", "--seed", "x"],
