@@ -88,6 +88,7 @@ _LAZY_NAMES = {
     "ModelFileError": "serialize",
     "load": "serialize",
     "check": "selfcheck",
+    "profile": "profiler",
     "BinaryCrossEntropy": "losses",
     "BinaryHinge": "losses",
     "CrossEntropy": "losses",
@@ -120,7 +121,7 @@ __all__ = [
     "RMSprop", "ReLU", "ReLU6", "Reshape", "Residual", "Schedule", "Sequential", "SiLU", "Sigmoid",
     "Slice", "Softmax", "Softplus", "Softsign", "Split", "Tanh", "Trainer", "TrainingError",
     "Upsample", "Weight", "__version__", "check", "get_num_threads", "load", "num_threads",
-    "set_num_threads", "show_versions",
+    "profile", "set_num_threads", "show_versions",
 ]  # fmt: skip
 
 

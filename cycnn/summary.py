@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cycnn.graph import Model, Node
@@ -104,8 +104,7 @@ class Summary(NamedTuple):
             _bytes(self.memory),
         )  # fmt: skip
         lines = [head, *map(_cells, self.rows), total]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        text = [_aligned(line, widths) for line in lines]
+        text = columns(lines, left=3)
         rule = "-" * max(map(len, text))
         both = self.parameters + self.biases
         return "\n".join((
@@ -151,7 +150,7 @@ def summarize(model: Model) -> Summary:
         for value in node.outputs:
             fields[value] = field
         rows.append(_row(node, field, size, seen))
-    title = f"{type(model).__name__} of input {_shape(model.input_shape)}, {model.dtype}"
+    title = f"{type(model).__name__} of input {shape_text(model.input_shape)}, {model.dtype}"
     return Summary(title, tuple(rows))
 
 
@@ -201,23 +200,27 @@ def _row(node: Node, field: Field | None, itemsize: int, seen: set[int]) -> Row:
 def _cells(row: Row) -> tuple[str, ...]:
     """Return a row as text."""
     return (
-        row.name, row.kind, _shape(row.output_shape), _count(row.parameters), _count(row.biases),
-        _count(row.macs), _field(row.receptive_field, "all"), _field(row.stride, "-"),
-        _bytes(row.memory),
+        row.name, row.kind, shape_text(row.output_shape), _count(row.parameters),
+        _count(row.biases), _count(row.macs), _field(row.receptive_field, "all"),
+        _field(row.stride, "-"), _bytes(row.memory),
     )  # fmt: skip
 
 
-def _aligned(cells: Iterable[str], widths: Iterable[int]) -> str:
-    """Return a line of the table: names to the left, figures to the right."""
-    placed = [
-        cell.ljust(width) if column < 3 else cell.rjust(width)
-        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+def columns(lines: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Return the lines of a table: the `left` first cells to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+        for cells in lines
     ]
-    return "  ".join(placed).rstrip()
 
 
-def _shape(shapes: Shapes) -> str:
-    return ", ".join(map(_shape, shapes)) if several(shapes) else " x ".join(map(str, shapes))
+def shape_text(shapes: Shapes) -> str:
+    """Return a shape as 8 x 8 x 3, several with commas between."""
+    return ", ".join(map(shape_text, shapes)) if several(shapes) else " x ".join(map(str, shapes))
 
 
 def _field(extents: Shape | None, nowhere: str) -> str:
