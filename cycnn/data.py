@@ -414,8 +414,9 @@ class Mixup:
     """Mix each row, and its target, with another one of its batch.
 
     x = share * x[n] + (1 - share) * x[m], and the targets alike; m is a random permutation, and the
-    share one number for the batch, from Beta(alpha, alpha): Zhang et al. (2018), eq. 1. Integer
-    labels become shares of the classes, which `CrossEntropy` takes.
+    share one number for the batch, from Beta(alpha, alpha): Zhang et al. (2018), "mixup: beyond
+    empirical risk minimization". Integer labels become shares of the classes, which `CrossEntropy`
+    takes.
 
     Parameters
     ----------

@@ -209,7 +209,7 @@ class LpPool(Pool):
         y[n, o, c] = (sum over t of |x[n, o * stride - begin + t * dilation, c]|^p)^(1 / p)
 
     p = 1 sums magnitudes, p = 2 is the Euclidean norm, and a growing p nears the maximum (Sermanet,
-    Chintala and LeCun, 2012, section 2.2, without the Gaussian weights). Backward: each input x of
+    Chintala and LeCun, 2012, without the Gaussian weights). Backward: each input x of
     a window gets sign(x) (|x| / y)^(p - 1) of the gradient; 0 where y = 0, a corner of the norm.
 
     Parameters

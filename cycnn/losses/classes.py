@@ -189,7 +189,7 @@ class CrossEntropy(Loss):
 class Hinge(Loss):
     """Multi-class hinge loss: L_n = sum_{c != t} max(0, margin + y[n, c] - y[n, t]) / C.
 
-    Here t is the target. Weston and Watkins (1999), eq. 3, with one margin and over C:
+    Here t is the target. Weston and Watkins (1999), with one margin and over C:
     `MultiMarginLoss` in PyTorch. The gradient of class c != t is w_n / (C sum w) where its term is
     above 0, else 0, and that of t the negative sum of the others.
 

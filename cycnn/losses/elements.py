@@ -98,7 +98,7 @@ class Huber(ElementLoss):
     """Squared for small errors, absolute for large ones: L_n is the mean of h(y - t) over the row.
 
     h(d) = d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2); its slope is d cut off at
-    -delta and delta. Huber (1964), "Robust estimation of a location parameter", section 4.
+    -delta and delta. Huber (1964), "Robust estimation of a location parameter".
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class BinaryHinge(ElementLoss):
     """L_n = mean_m max(0, 1 - t[n, m] y[n, m]), one yes-or-no question for each output.
 
     Targets are -1 and 1; 0 and 1 stand for them, as in Keras. dy = -w_n t / (M sum w) where the
-    term is above 0. Cortes and Vapnik (1995), eq. 26, without its penalty.
+    term is above 0. Cortes and Vapnik (1995), without their penalty.
 
     Examples
     --------
