@@ -82,6 +82,126 @@ def test_mnist_1d_learns_signals(monkeypatch, rng):
     assert module.main(["--epochs", "4"]) > 0.5
 
 
+SMALL = ["--limit", "1000", "--epochs", "5", "--width", "8", "--batch-size", "32"]
+
+
+def test_fast_small_images_learns(capsys):
+    assert example("fast_small_images").main(SMALL) > 0.45
+    assert "images/s in training" in capsys.readouterr().out
+
+
+def test_fast_small_images_reads_both_kinds_of_file(rng, tmp_path):
+    module = example("fast_small_images")
+    x, y = rng.integers(256, size=(7, 32, 32, 3), dtype=np.uint8), rng.integers(10, size=7)
+    records = np.concatenate(
+        [y[:, None].astype(np.uint8), x.transpose(0, 3, 1, 2).reshape(7, -1)], 1
+    )
+    for name, rows in (
+        ("data_batch_1", slice(2)),
+        ("data_batch_2", slice(2, 5)),
+        ("test_batch", slice(5, 7)),
+    ):
+        records[rows].tofile(tmp_path / f"{name}.bin")
+    np.savez(
+        tmp_path / "images.npz", x_train=x[:5], y_train=y[:5], x_test=x[5:], y_test=y[5:, None]
+    )
+    for path in (tmp_path, tmp_path / "images.npz"):
+        for (images, labels), rows in zip(module.load(path), (slice(5), slice(5, 7)), strict=True):
+            np.testing.assert_array_equal(images, x[rows])
+            np.testing.assert_array_equal(labels, y[rows])
+    (tmp_path / "test_batch.bin").write_bytes(b"too short")
+    with pytest.raises(ValueError, match=r"records of 3073 bytes, got 9 bytes"):
+        module.load(tmp_path)
+    records[6, 0] = 10
+    records.tofile(tmp_path / "test_batch.bin")
+    with pytest.raises(ValueError, match=r"labels of 0 to 9, got 10"):
+        module.load(tmp_path)
+    with pytest.raises(ValueError, match=r"must hold data_batch_1\.bin"):
+        module.load(tmp_path / "..")
+    np.savez(tmp_path / "b.npz", x_train=x, y_train=y[:5], x_test=x[5:], y_test=y[5:])
+    with pytest.raises(ValueError, match=r"one for each label, got \(7, 32, 32, 3\) and 5 labels"):
+        module.load(tmp_path / "b.npz")
+
+
+def test_fast_small_images_whitens_patches_and_begins_near_the_identity(rng):
+    module = example("fast_small_images")
+    x, _ = module.drawn(200, rng)
+    model = module.network(x, 10, 16, 0)
+    white = model[1](model[0](x)[0])[0].reshape(-1, 24).astype(np.float64)
+    covariance = white.T @ white / len(white)
+    np.testing.assert_array_equal(covariance[:12, 12:], -covariance[:12, :12])
+    off = covariance[:12, :12] - np.diag(covariance.diagonal()[:12])
+    assert abs(off).max() < 1e-3  # directions that hardly vary stay below 1: they are noise
+    assert 0.9 < covariance.diagonal().max() < 1 + 1e-3
+    assert model[1].frozen
+    second = model[7]  # from 16 channels to 16
+    y, _ = second(image := rng.standard_normal((1, 5, 5, 16), dtype=np.float32))
+    np.testing.assert_array_equal(y, image)
+
+
+def test_fast_small_images_mirrors_every_image_in_every_second_epoch(rng):
+    module = example("fast_small_images")
+    x = rng.integers(256, size=(10, 4, 4, 3), dtype=np.uint8)
+    batches = module.Alternating(x, np.arange(10), 4, seed=0)
+    epochs = []
+    for _ in range(3):
+        seen = {label: image for part, y in batches for image, label in zip(part, y, strict=True)}
+        epochs.append([bool((seen[i] == x[i]).all()) for i in range(10)])
+        for i, plain in enumerate(epochs[-1]):
+            np.testing.assert_array_equal(seen[i], x[i] if plain else x[i, :, ::-1])
+    assert len(batches) == 3 and len(set(epochs[0])) == 2
+    assert epochs[0] == epochs[2] == [not plain for plain in epochs[1]]
+
+
+def test_fast_small_images_averages_over_six_views(rng):
+    module = example("fast_small_images")
+    x, views = rng.standard_normal((3, 8, 8, 3)), []
+
+    def predict(view):
+        views.append(view.copy())
+        return np.full((len(view), 2), 8.0 ** len(views))
+
+    logits = module.averaged(predict, x)
+    np.testing.assert_array_equal(logits, (2 * (8 + 64) + 8**3 + 8**4 + 8**5 + 8**6) / 8)
+    for view, mirrored in zip(views[::2], views[1::2], strict=True):
+        np.testing.assert_array_equal(mirrored, view[:, :, ::-1])
+    np.testing.assert_array_equal(views[0], x)
+    np.testing.assert_array_equal(views[2][:, 1:, 1:], x[:, :-1, :-1])
+    np.testing.assert_array_equal(views[4][:, :-1, :-1], x[:, 1:, 1:])
+
+
+@pytest.fixture
+def torch():
+    """PyTorch, whose number of threads, and so OpenMP's, is left as it was."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    yield torch
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("torch")
+def test_fast_small_images_beside_pytorch(capsys):
+    module = example("fast_small_images")
+    x, _ = module.drawn(20, np.random.default_rng(0))
+    model = module.network(x, 10, 8, 0)
+    twin = module.Torch(model, None, 0)
+    np.testing.assert_allclose(twin.predict(x), model.predict(x), rtol=1e-4, atol=1e-4)
+    module.main([*SMALL[:-2], "--batch-size", "100", "--limit", "300", "--torch", "--threads", "1"])
+    text = capsys.readouterr().out
+    assert "times as fast as PyTorch" in text
+    ours, theirs = (
+        float(line.split()[3].rstrip(",")) for line in text.splitlines() if "test accuracy" in line
+    )
+    assert abs(ours - theirs) < 0.1  # the same steps from the same weights, but for rounding
+
+
+def test_fast_small_images_names_pytorch_where_it_is_missing(capsys, monkeypatch):
+    module = example("fast_small_images")
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    module.main(["--limit", "100", "--epochs", "1", "--width", "8", "--torch"])
+    assert "PyTorch is missing" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # the package's own imports may warn
 def test_mnist_1d_reaches_90_percent():
