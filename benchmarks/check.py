@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,3 +31,24 @@ def check(shape: ConvShape, direction: str, results: dict[str, np.ndarray[Any, A
         error = float(np.max(np.abs(result - expected)))
         if not error <= 4 * EPS * max(terms, 16):
             raise WorkerError(f"{first} and {name} differ by {error:.2g} in sums of {terms} terms")
+
+
+def check_losses(terms: int, losses: Mapping[str, Sequence[float]]) -> None:
+    """Raise unless all libraries have the same losses in their first steps from the same weights.
+
+    As above, a sum of T products has an error of eps/2 / sqrt(3) T / sqrt(6), which is
+    0.12 eps sqrt(T) of its size sqrt(T), all as root mean squares; Winograd's transforms make that
+    ten times as much. Layers drawn by He et al. or followed by BatchNorm hand a relative error on
+    as it is, and those of all layers add up in squares: 1.2 eps sqrt(terms) in the outputs, where
+    `terms` is the sum of all T. The loss follows with a slope of at most sqrt(2), two libraries
+    differ by sqrt(2) times as much, and four deviations are allowed: 10 eps sqrt(terms).
+    From the second loss on, gradients have moved the weights, and where a rounding decides on which
+    side of a ReLU's zero a value lies, its gradient comes or goes: 2 % of what the loss has moved
+    by is allowed (PyTorch's own two memory formats were seen to differ by 0.7 %, MobileNetV2).
+    """
+    tolerance = 10 * EPS * math.sqrt(terms)
+    (first, expected), *others = losses.items()
+    for name, found in others:
+        for step, (a, b) in enumerate(zip(expected, found, strict=True), 1):
+            if not abs(a - b) <= tolerance * max(1.0, abs(a)) + 0.02 * abs(a - expected[0]):
+                raise WorkerError(f"loss {step} of {first} is {a:.6f}, of {name} {b:.6f}")

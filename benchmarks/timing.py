@@ -6,19 +6,22 @@ and blocks that alternate meet the same disturbances from outside.
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+Name = TypeVar("Name", bound=Hashable)
 DROPPED = 0.05  # seconds at the start of a block: caches, clocks and thread pools warm up
 
 
@@ -92,15 +95,26 @@ def promising(contestants: Sequence[Contestant], threads: int, seconds: float) -
     return [c for c in contestants if look[c] <= 1.2 * min(look.values())]
 
 
-def take_turns(
+def take_turns(blocks: Mapping[Name, Callable[[], float]], repeats: int) -> dict[Name, list[float]]:
+    """What each block gives in each round, by name; every other round goes backwards."""
+    given: dict[Name, list[float]] = {name: [] for name in blocks}
+    for turn in range(repeats):
+        for name in list(blocks)[:: 1 if turn % 2 == 0 else -1]:
+            given[name].append(float(f"{blocks[name]():.5g}"))
+    return given
+
+
+def in_turn(
     contestants: Sequence[Contestant], threads: int, seconds: float, repeats: int
 ) -> dict[str, list[float]]:
-    """Seconds a step in each block, by contestant; every other round goes backwards."""
-    blocks: dict[str, list[float]] = {c.name: [] for c in contestants}
-    for turn in range(repeats):
-        for contestant in contestants[:: 1 if turn % 2 == 0 else -1]:
-            blocks[contestant.name].append(contestant.block(threads, seconds))
-    return blocks
+    """Seconds a step in each block, by contestant."""
+    blocks = {c.name: partial(c.block, threads, seconds) for c in contestants}
+    return take_turns(blocks, repeats)
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """Quartiles of theirs / ours over the rounds: above 1 where ours is faster."""
+    return quartiles([b / a for a, b in zip(ours, theirs, strict=True)] if theirs else [math.nan])
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:

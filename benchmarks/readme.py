@@ -1,0 +1,76 @@
+"""compare.py readme: results/*.json become the tables of the READMEs, between their markers.
+
+A marked part is ``<!-- NAME -->``, anything, ``<!-- /NAME -->``. What has not been measured yet
+stays as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+
+import plot
+import train
+from session import Data, read, write
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+
+
+def rewrite(shown: dict[str, ModuleType], drawn: bool) -> None:
+    """Write the tables of every result file beside it, and their summaries into the READMEs."""
+    found = {path: read(path) for path in sorted(RESULTS.glob("*.json"))}
+    ours = (HERE / "README.md").read_text(encoding="utf-8")
+    for command, module in shown.items():
+        parts = []
+        for path, data in found.items():
+            if data["command"] != command:
+                continue
+            write(path.with_suffix(".md"), module.tables(data))
+            if drawn and command in plot.DRAWINGS:
+                plot.draw(data, path.with_suffix(".svg"))
+            parts.append(_part(path, data, module.summary(data)))
+        if parts:
+            ours = replace(ours, command, "\n\n".join(parts))
+    write(HERE / "README.md", ours.rstrip("\n"))
+    first = RESULTS / "train.json"
+    if first in found:
+        whole = HERE.parent / "README.md"
+        text = replace(whole.read_text(encoding="utf-8"), "train", _headline(found[first]))
+        write(whole, text.rstrip("\n"))
+
+
+def replace(text: str, name: str, body: str) -> str:
+    """Put `body` between the markers of `name`."""
+    marked = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    if len(marked.findall(text)) != 1:
+        raise SystemExit(f"readme: <!-- {name} --> ... <!-- /{name} --> must stand there once")
+    return marked.sub(lambda match: f"{match[1]}\n{body}\n\n{match[2]}", text)
+
+
+def where(data: Data) -> str:
+    """One sentence: the processor, the versions, what is missing."""
+    settings = data["settings"]
+    libraries = settings["libraries"].values()
+    versions = {k: v for about in libraries for k, v in about.items() if k != "environment"}
+    isa = settings["libraries"]["cycnn"]["isa"]
+    known = {k: v for k, v in versions.items() if "isa" not in k}
+    text = ", ".join(f"{name} {version}" for name, version in known.items())
+    missing = "".join(f" Missing: {what}." for what in settings["missing"])
+    return f"{settings['machine']['cpu']}; cycnn's kernels: {isa}; {text}.{missing}"
+
+
+def _part(path: Path, data: Data, summary: str) -> str:
+    """One result file: where it was measured, its summary two levels down, its other files."""
+    drawing = path.with_suffix(".svg")
+    links = f"All rows: [results/{path.stem}.md](results/{path.stem}.md)."
+    if drawing.exists():
+        links += f"\n\n![{path.stem}](results/{drawing.name})"
+    demoted = re.sub("^## ", "#### ", summary, flags=re.MULTILINE)
+    return f"{where(data)}\n{data['settings']['method'].capitalize()}. {links}\n\n{demoted}"
+
+
+def _headline(data: Data) -> str:
+    table = train.headline(data).split("\n\n", 1)[1]
+    return f"{where(data)}\n\n{table}"
