@@ -67,6 +67,24 @@ def test_predictions_of_changing_sizes_take_no_new_memory(steps):
     assert float(printed) < 2**20
 
 
+CYCLE = """
+from cycnn import engine
+sizes = [n << 20 for n in (60, 50, 42)]     # one at a time, so the peak is the first
+for turn in range(6):
+    start = faults()
+    for size in sizes:
+        engine.empty((size,), "uint8")[:: resource.getpagesize()] = 1
+print(faults() - start, sum(engine.memory_info()[k] for k in ("live", "cached")) >> 20)
+"""
+
+
+def test_blocks_that_every_step_asks_for_stay_mapped():
+    """More of them than 1.5 times the peak of what lives at a time; at most 2.5 times stay."""
+    faults, held = map(int, run_python(MEASURE + CYCLE).stdout.split())
+    assert held <= 2.5 * 64 + 17
+    assert faults <= 1
+
+
 def test_arrays_outlive_what_made_them():
     model = cycnn.Sequential([cycnn.Dense(3)], input_shape=(2,), rng=0)
     kept = [model.predict([[1.0, 2.0]]) for _ in range(100)]

@@ -7,6 +7,9 @@ Size classes: eight per power of two, so a block is at most 12.5 % larger than a
 that was not used again within WINDOW allocations is released, and so are the blocks freed longest
 ago when the pool holds (live + cached) more than 1.5 times the peak of the live bytes: a training
 step needs some sizes on its way up and others on its way down, more than its peak taken together.
+Where that was too little, so that a block is missed that was released for it, the pool may hold
+that block more from then on, up to 2.5 times the peak: a network asks for the same blocks in every
+step.
 Blocks of 64 KB and more are mapped by themselves, those of 2 MB and more aligned to 2 MB and marked
 for huge pages.
 """
@@ -86,6 +89,8 @@ cdef struct Pool:
     size_t peak             # of the live bytes, in this window and the one before
     size_t last_peak
     size_t allocations
+    size_t missed           # bytes released for room and wanted again
+    size_t released[512]    # the allocation after which a class last gave one up for room
 
 
 cdef enum:
@@ -137,6 +142,8 @@ cdef void trim(size_t most) noexcept nogil:
     while pool.oldest != NULL and (
             pool.live + pool.cached > most or pool.allocations - pool.oldest.freed > WINDOW):
         c = pool.oldest
+        if pool.allocations - c.freed <= WINDOW:
+            pool.released[c.kind] = pool.allocations
         unlink(c)
         memory_release(c.data, c.size)
         free(c)
@@ -152,6 +159,9 @@ cdef Chunk* take(size_t size) noexcept nogil:
     if c != NULL:
         unlink(c)
     else:
+        if pool.released[kind] and pool.allocations - pool.released[kind] <= WINDOW:
+            pool.missed += rounded
+            pool.released[kind] = 0
         c = <Chunk*>malloc(sizeof(Chunk))
         if c != NULL:
             c.size = rounded
@@ -194,7 +204,7 @@ cdef void give(Chunk* c) noexcept nogil:
         pool.oldest = c
     pool.newest = c
     peak = max(pool.peak, pool.last_peak)
-    trim(peak + peak // 2 + SLACK)
+    trim(peak + peak // 2 + min(pool.missed, peak) + SLACK)
     PyThread_release_lock(lock)
 
 

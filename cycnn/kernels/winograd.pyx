@@ -16,8 +16,8 @@ from libc.stdint cimport int64_t
 
 from cycnn.kernels.packing cimport pack_panel
 from cycnn.kernels.simd cimport (
-    MR, NR, VL, prefetch, publish, real, vf, vf_add, vf_load, vf_load_part, vf_max, vf_store, vf_store_part,
-    vf_zero,
+    MR, NR, VL, prefetch, publish, real, vf, vf_add, vf_load, vf_load_part, vf_max, vf_store,
+    vf_store_part, vf_zero,
 )
 from cycnn.kernels.tile cimport ACCUMULATE, RELU, multiply_rows
 from cycnn.kernels.winograd_tiles cimport Place, Tiles, place_of, transform_tiles
