@@ -32,6 +32,8 @@ def as_input(x: ArrayLike, dtype: DTypeLike, name: str = "x") -> Array:
     array = np.asarray(x)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array
     return np.require(array, dtype=dtype, requirements=("C", "A"))
 
 

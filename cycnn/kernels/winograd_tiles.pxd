@@ -13,7 +13,7 @@
 # last output have entries too.
 from libc.stdint cimport int64_t
 
-from cycnn.kernels.simd cimport VL, real, vf, vf_load, vf_load_part, vf_store
+from cycnn.kernels.simd cimport VL, prefetch, real, vf, vf_load, vf_load_part, vf_store
 from cycnn.kernels.winograd_transforms cimport transform_input
 
 
@@ -89,6 +89,19 @@ cdef inline void input_vector(
             vf_store(v + (i * EW + j) * element, line[j])
 
 
+cdef inline void fetch_next(
+    int EH, int EW, const real** p, Py_ssize_t channels, Py_ssize_t c,
+) noexcept nogil:
+    """Fetch what is new to the next tile, the share of channels c to c + VL: it is not foreseen.
+
+    New are the columns right of this tile; their first two rows were read for the tiles above.
+    """
+    cdef Py_ssize_t i, j, line = 64 // sizeof(real)
+    for i in range(2 if EH > 1 else 0, EH):
+        for j in range((EW - 2) * VL // line):
+            prefetch(p[i * EW + EW - 1] + channels + (EW - 2) * c + j * line)
+
+
 cdef inline void input_tiles(
     int EH, int EW, const Tiles* v, const real* x, Py_ssize_t first, Py_ssize_t count, real* V,
 ) noexcept nogil:
@@ -104,6 +117,7 @@ cdef inline void input_tiles(
             to = V + t * v.pitch + td * v.C     # a tail's zeros are overwritten by the next td
             c = 0
             while c + VL <= v.C:
+                fetch_next(EH, EW, p, v.C, c)
                 input_vector(EH, EW, p, c, VL, to + c, v.element)
                 c = c + VL
             if c < v.C:
