@@ -109,10 +109,12 @@ for dtype in ("float32", "float64"):
         ops.global_avg_pool(x)
         ops.global_avg_pool_backward(draw(x_shape[0], C), x_shape)
         gamma, beta = draw(C), draw(C)
-        y, mean, variance = ops.batch_norm(x, gamma, beta, 1e-5)
-        ops.batch_norm_backward(draw(*x_shape), x, gamma, mean, variance, 1e-5)
-        ops.batch_norm_inference(x, gamma, beta, mean, variance, 1e-5)
-        ops.batch_norm_inference_backward(draw(*x_shape), x, gamma, mean, variance, 1e-5, True)
+        for after in ({}, {"activation": "relu"}, {"residual": draw(*x_shape)}):
+            y, how = ops.batch_norm(x, gamma, beta, 1e-5, **after)
+            ops.batch_norm_backward(draw(*x_shape), x, gamma, how)
+            after["activation"] = "leaky_relu"
+            y, how = ops.batch_norm_inference(x, gamma, beta, *how[:2], 1e-5, **after)
+            ops.batch_norm_backward(draw(*x_shape), x, gamma, how, y=y)
         y, mean, variance = ops.group_norm(x, gamma, beta, 1, 1e-5)
         ops.group_norm_backward(draw(*x_shape), x, gamma, mean, variance, 1e-5)
         ops.standardize(x, *ops.channel_statistics(x))

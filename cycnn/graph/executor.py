@@ -85,11 +85,13 @@ def backward(
         run: Callable[..., Any] = closures.pop()
         if wanted.isdisjoint(node.outputs):
             continue
-        dy = unpack(tuple(total(value) for value in node.outputs))
-        dx = run(dy, input_gradient=not wanted.isdisjoint(node.inputs))
+        dx = run(  # given away: who is done with dy lets it go
+            unpack(tuple(total(value) for value in node.outputs)),
+            input_gradient=not wanted.isdisjoint(node.inputs),
+        )
         if dx is not None:
             for value, part in zip(node.inputs, pack(dx, len(node.inputs)), strict=True):
                 if value in wanted:
                     arrived[value].append(part)
-        del run, dy, dx
+        del run, dx
     return tuple(total(value) for value in program.inputs) if input_gradient else None

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from cycnn import ops
 from cycnn._check import Array, as_input, positive_int
 from cycnn.graph import executor
+from cycnn.graph.fuse import fuse
 from cycnn.graph.program import Composite, Program, lower, pack, unpack
 from cycnn.layers import Backward, Layer, Parameter, Shapes, Source
 from cycnn.layers.base import batched
@@ -33,6 +34,7 @@ class Model(Composite):
     """
 
     _program: Program | None = None
+    _fused: tuple[Program, Program] | None = None  # a program, and what is run in its place
     _classes: tuple[str, ...] | None = None
 
     def children(self) -> dict[str, Layer]:
@@ -65,8 +67,18 @@ class Model(Composite):
 
     @property
     def program(self) -> Program:
-        """The flat form that is run."""
+        """The flat form, layer by layer."""
         return self._when_built(self._program)
+
+    def _runnable(self) -> Program:
+        """Return what is run: the program, its layers fused where that gives the same bits."""
+        program = self.program
+        if self._fused is None or self._fused[0] is not program:
+            self._fused = program, fuse(program)
+        return self._fused[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_fused"}
 
     def macs(self, input_shape: Shapes) -> int:
         """Return the multiply-adds of all layers for one sample."""
@@ -89,7 +101,7 @@ class Model(Composite):
         ValueError
             If a shape is not (N, *input_shape), or there is nothing to train on.
         """
-        program, dtype, owner = self.program, self.dtype, type(self).__name__
+        program, dtype, owner = self._runnable(), self.dtype, type(self).__name__
         inputs = tuple(as_input(a, dtype, f"{owner}: x") for a in self._split(x))
         rows = len(inputs[0])
         if training and not rows:
@@ -139,7 +151,7 @@ class Model(Composite):
         ValueError
             If a shape is not (N, *input_shape).
         """
-        program, dtype, owner = self.program, self.dtype, type(self).__name__
+        program, dtype, owner = self._runnable(), self.dtype, type(self).__name__
         step = positive_int(
             DEFAULT_BATCH_SIZE if batch_size is None else batch_size, f"{owner}: batch_size"
         )

@@ -145,15 +145,20 @@ def lower(model: Composite, input_shape: Shapes, dtype: np.dtype[Any]) -> Progra
     builder = Builder(dtype)
     inputs = builder.values(input_shape)
     outputs = model.place(builder, "", inputs)
+    return Program(
+        tuple(builder.nodes), tuple(builder.shapes), inputs, outputs,
+        last_uses(builder.nodes, outputs), tuple(builder.inner),
+    )  # fmt: skip
+
+
+def last_uses(nodes: Sequence[Node], outputs: Values) -> tuple[Values, ...]:
+    """Return, for each node, the values that nothing reads after it."""
     seen, last_use = set(outputs), []
-    for node in reversed(builder.nodes):
+    for node in reversed(nodes):
         last = {*node.inputs, *node.outputs} - seen
         seen |= last
         last_use.append(tuple(last))
-    return Program(
-        tuple(builder.nodes), tuple(builder.shapes), inputs, outputs, tuple(reversed(last_use)),
-        tuple(builder.inner),
-    )  # fmt: skip
+    return tuple(reversed(last_use))
 
 
 def shape_of(shapes: Sequence[Shape], values: Values) -> Shapes:

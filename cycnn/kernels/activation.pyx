@@ -4,6 +4,8 @@ There is one forward and one backward job.  Which function it is, is decided bef
 has a loop of its own, made from `value` and `slope` with the function a constant.  Both take x, so
 that no slope is lost where y has rounded to a constant.
 """
+from cycnn.kernels.rectifier cimport LEAKY_RELU as LEAKY
+from cycnn.kernels.rectifier cimport let_through, rectified
 from cycnn.kernels.simd cimport (
     VL, publish, real, vf, vf_add, vf_div, vf_fma, vf_ge, vf_gt, vf_max, vf_min, vf_mul, vf_select,
     vf_zero)
@@ -65,7 +67,7 @@ cdef inline vf value(Function f, vf x, vf a, vf b, vf c) noexcept nogil:
     if f == CLIP:
         return vf_max(a, vf_min(b, x))
     if f == LEAKY_RELU:
-        return vf_select(vf_gt(x, zero), x, vf_mul(a, x))
+        return rectified(LEAKY, x, a)
     if f == ELU:
         return vf_select(vf_gt(x, zero), vf_mul(a, x),
                          vf_mul(b, expm1_of(vf_min(zero, vf_mul(c, x)))))
@@ -102,7 +104,7 @@ cdef inline vf slope(Function f, vf x, vf a, vf b, vf c) noexcept nogil:
     if f == CLIP:       # 0 on both edges, as ReLU has at 0
         return vf_select(vf_ge(a, x), zero, vf_select(vf_ge(x, b), zero, one))
     if f == LEAKY_RELU:
-        return vf_select(vf_gt(x, zero), one, a)
+        return let_through(LEAKY, one, x, a)
     if f == ELU:
         return vf_select(vf_gt(x, zero), a, vf_mul(vf_mul(b, c), exp_of(vf_mul(c, x))))
     if f == GELU:

@@ -6,9 +6,9 @@ last, partial vector runs the same instructions as the others, masked.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
+from cycnn.kernels.rectifier cimport RELU, let_through, rectified
 from cycnn.kernels.simd cimport (
-    VL, publish, real, vf, vf_fma, vf_ge, vf_gt, vf_load, vf_max, vf_mul, vf_select, vf_set1,
-    vf_zero)
+    VL, publish, real, vf, vf_fma, vf_gt, vf_load, vf_mul, vf_select, vf_set1, vf_zero)
 from cycnn.kernels.tail cimport lanes, load, store
 
 cdef struct ReluForwardArgs:
@@ -61,7 +61,7 @@ cdef void relu_forward(const void* args, Py_ssize_t job, char* scratch) noexcept
     cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.count), n
     while i < stop:
         n = lanes(i, stop)
-        store(y + i, vf_max(vf_zero(), load(x + i, n)), n)
+        store(y + i, rectified(RELU, load(x + i, n), vf_zero()), n)
         i = i + VL
 
 
@@ -74,7 +74,7 @@ cdef void relu_backward(const void* args, Py_ssize_t job, char* scratch) noexcep
     cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.count), n
     while i < stop:
         n = lanes(i, stop)
-        store(dx + i, vf_select(vf_ge(vf_zero(), load(y + i, n)), vf_zero(), load(dy + i, n)), n)
+        store(dx + i, let_through(RELU, load(dy + i, n), load(y + i, n), vf_zero()), n)
         i = i + VL
 
 

@@ -126,6 +126,10 @@ class Convolution(Layer):
 
     def __call__(self, x: ArrayLike, training: bool = False) -> tuple[Array, Backward]:
         """Map x (N, spatial..., C_in) to y (N, spatial..., C_out)."""
+        return self.affine(x)
+
+    def affine(self, x: ArrayLike, activation: str | None = None) -> tuple[Array, Backward]:
+        """Do the same, and in the same pass apply an activation, which backward leaves out."""
         x = self.check_input(x)
         whole, outside = x.shape, self.borders(x.shape[1:])
         if outside is not None:
@@ -133,7 +137,8 @@ class Convolution(Layer):
         weight, bias = self.weight, self.bias
         kernel, groups = weight.shape[:-2], x.shape[-1] // weight.shape[-2]
         options = {**self.slide, "groups": groups, "algorithm": self.algorithm}
-        y = ops.conv(x, weight.data, None if bias is None else bias.data, **options)
+        b = None if bias is None else bias.data
+        y = ops.conv(x, weight.data, b, activation=activation, **options)
         x_shape, y_shape = x.shape, y.shape
 
         def backward(dy: ArrayLike, input_gradient: bool = True) -> Array | None:

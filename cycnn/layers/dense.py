@@ -84,9 +84,14 @@ class Dense(Layer):
 
     def __call__(self, x: ArrayLike, training: bool = False) -> tuple[Array, Backward]:
         """Map x (N, C) to y (N, features)."""
+        return self.affine(x)
+
+    def affine(self, x: ArrayLike, activation: str | None = None) -> tuple[Array, Backward]:
+        """Do the same, and in the same pass apply an activation, which backward leaves out."""
         x = self.check_input(x)
         weight, bias = self.weight, self.bias
-        y = ops.dense(x, weight.data, None if bias is None else bias.data)
+        b = None if bias is None else bias.data
+        y = ops.dense(x, weight.data, b, activation=activation)
         y_shape = y.shape
 
         def backward(dy: ArrayLike, input_gradient: bool = True) -> Array | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from numpy.typing import ArrayLike
 
 from cycnn import ops
@@ -89,47 +91,44 @@ class BatchNorm(Layer):
 
     def __call__(self, x: ArrayLike, training: bool = False) -> tuple[Array, Backward]:
         """Map x (N, ..., C) to y of the same shape."""
+        return self.normalise(x, training)
+
+    def normalise(
+        self, x: ArrayLike, training: bool, residual: Array | None = None, **activation: Any
+    ) -> tuple[Array, Backward]:
+        """Do the same, and in the same pass add a residual and apply an activation.
+
+        With a residual, backward returns the gradients of residual and x. For `activation` and
+        `slope`, see `ops.batch_norm`.
+        """
         x = self.check_input(x)
-        return self._batch(x) if training and not self.frozen else self._running(x)
-
-    def _batch(self, x: Array) -> tuple[Array, Backward]:
-        """Normalise by the statistics of the batch."""
-        gamma, beta, eps = self.gamma, self.beta, self.eps
-        count = x.size // x.shape[-1]
-        if count < 2:
-            raise ValueError(
-                "BatchNorm: training needs more than one value per channel, "
-                f"got x of shape {x.shape}"
+        gamma, beta = self.gamma, self.beta
+        options = {"residual": residual, **activation}
+        if training and not self.frozen:
+            count = x.size // x.shape[-1]
+            if count < 2:
+                raise ValueError(
+                    "BatchNorm: training needs more than one value per channel, "
+                    f"got x of shape {x.shape}"
+                )
+            y, how = ops.batch_norm(x, gamma.data, beta.data, self.eps, **options)
+            self._follow("running_mean", how.mean)
+            self._follow("running_variance", how.variance * (count / (count - 1)))
+        else:
+            running = self._buffers["running_mean"], self._buffers["running_variance"]
+            y, how = ops.batch_norm_inference(
+                x, gamma.data, beta.data, *running, self.eps, **options
             )
-        y, mean, variance = ops.batch_norm(x, gamma.data, beta.data, eps)
-        self._follow("running_mean", mean)
-        self._follow("running_variance", variance * (count / (count - 1)))
+        kept = y if how.joined else None
 
-        def backward(dy: ArrayLike, input_gradient: bool = True) -> Array | None:
+        def backward(dy: ArrayLike, input_gradient: bool = True) -> Any:
             dy = self.check_gradient(dy, x.shape)
-            dx, dgamma, dbeta = ops.batch_norm_backward(
-                dy, x, gamma.data, mean, variance, eps, input_gradient
+            dx, dgamma, dbeta, dresidual = ops.batch_norm_backward(
+                dy, x, gamma.data, how, input_gradient, y=kept
             )
             gamma.add_grad(dgamma)
             beta.add_grad(dbeta)
-            return dx
-
-        return y, backward
-
-    def _running(self, x: Array) -> tuple[Array, Backward]:
-        """Normalise by the running statistics, which are constants to the gradient."""
-        gamma, beta, eps = self.gamma, self.beta, self.eps
-        mean, variance = self._buffers["running_mean"], self._buffers["running_variance"]
-        y = ops.batch_norm_inference(x, gamma.data, beta.data, mean, variance, eps)
-
-        def backward(dy: ArrayLike, input_gradient: bool = True) -> Array | None:
-            dy = self.check_gradient(dy, x.shape)
-            dx, dgamma, dbeta = ops.batch_norm_inference_backward(
-                dy, x, gamma.data, mean, variance, eps, input_gradient
-            )
-            gamma.add_grad(dgamma)
-            beta.add_grad(dbeta)
-            return dx
+            return (dresidual, dx) if how.joined else dx
 
         return y, backward
 

@@ -51,10 +51,10 @@ from cycnn.ops.loss import softmax_cross_entropy
 from cycnn.ops.lrn import local_response_norm, local_response_norm_backward
 from cycnn.ops.merge import channel_dropout, maximum, maximum_backward, multiply, multiply_backward
 from cycnn.ops.norm import (
+    Normalisation,
     batch_norm,
     batch_norm_backward,
     batch_norm_inference,
-    batch_norm_inference_backward,
     channel_statistics,
     standardize,
 )  # fmt: skip
@@ -89,10 +89,11 @@ from cycnn.ops.slices import permute, slice_axis, slice_axis_backward
 
 __all__ = [
     "ALGORITHMS", "check_algorithm", "planned_for",
-    "absolute_loss", "activation", "activation_backward", "adagrad_update", "adam_update",
+    "Normalisation", "absolute_loss", "activation", "activation_backward", "adagrad_update",
+    "adam_update",
     "adaptive_avg_pool", "adaptive_avg_pool_backward", "adaptive_max_index", "adaptive_max_pool",
     "adaptive_max_pool_backward", "add", "add_bias", "avg_pool", "avg_pool_backward",
-    "batch_norm", "batch_norm_backward", "batch_norm_inference", "batch_norm_inference_backward",
+    "batch_norm", "batch_norm_backward", "batch_norm_inference",
     "bias_gradient", "binary_hinge_loss", "channel_dropout", "channel_statistics", "concat",
     "conv", "conv_backward_input", "conv_backward_weight", "conv_output_shape", "conv_transpose",
     "conv_transpose_backward_input", "conv_transpose_backward_weight",

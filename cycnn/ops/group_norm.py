@@ -9,6 +9,7 @@ import numpy as np
 from cycnn import engine
 from cycnn._check import Array, as_input, positive_int
 from cycnn.ops.elementwise import same_shape
+from cycnn.ops.norm import IDENTITY
 from cycnn.ops.rows import channel_rows
 from cycnn.ops.sums import add_up
 
@@ -80,7 +81,7 @@ def group_norm(
     kernels = engine.kernels(x.dtype)
     plan = engine.Plan()
     plan.add(
-        kernels.batch_norm_statistics, jobs, x=x, dy=None, mean=None, partial=partial, **rows,
+        kernels.batch_norm_statistics, jobs, x=x, partial=partial, **rows,
         scratch=3 * (period + kernels.VL) * x.itemsize, work=2 * x.nbytes,
     )  # fmt: skip
     plan.add(
@@ -88,8 +89,9 @@ def group_norm(
         variance=variance, table=table, groups=groups, eps=float(eps), **rows, work=partial.nbytes,
     )  # fmt: skip
     plan.add(
-        kernels.batch_norm_apply, jobs, x=x, dy=None, table=table, y=y, **rows, work=2 * x.nbytes
-    )
+        kernels.batch_norm_apply, jobs, x=x, residual=None, table=table, y=y, **IDENTITY, **rows,
+        work=2 * x.nbytes,
+    )  # fmt: skip
     plan.run()
     return y, mean, variance
 
@@ -150,7 +152,8 @@ def group_norm_backward(
     kernels = engine.kernels(x.dtype)
     plan = engine.Plan()
     plan.add(
-        kernels.batch_norm_backward_sums, jobs, x=x, dy=dy, mean=columns, partial=partial, **rows,
+        kernels.batch_norm_backward_sums, jobs, x=x, y=None, dy=dy, mean=columns, table=None,
+        g=None, partial=partial, **IDENTITY, **rows,
         scratch=2 * (period + kernels.VL) * x.itemsize, work=2 * x.nbytes,
     )  # fmt: skip
     plan.add(
@@ -163,8 +166,8 @@ def group_norm_backward(
     if input_gradient:
         dx = engine.empty(x.shape, x.dtype)
         plan.add(
-            kernels.batch_norm_backward_input, jobs, x=x, dy=dy, table=table, y=dx, **rows,
-            work=3 * x.nbytes,
+            kernels.batch_norm_backward_input, jobs, x=x, dy=dy, table=None, factors=table, dx=dx,
+            constant=False, **IDENTITY, **rows, work=3 * x.nbytes,
         )  # fmt: skip
     plan.run()
     return dx, gradients[0], gradients[1]

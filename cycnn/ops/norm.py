@@ -1,8 +1,13 @@
-"""Batch normalisation."""
+"""Batch normalisation, and in the same passes over memory a sum and a rectifier after it.
+
+With z the normalised x, y = f(z + residual): f is the identity, ReLU or LeakyReLU, and the residual
+may be left out. Each value goes through the operations, and the roundings, that it would meet in
+`batch_norm`, `add` and `relu` one after the other.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +18,37 @@ from cycnn.ops.rows import channel_rows
 
 _NAME = "BatchNorm"
 _CHANNELS = 64  # channels of a job that merges the jobs before it
+_RECTIFIERS = {None: 0, "relu": 1, "leaky_relu": 2}  # as in kernels/rectifier.pxd
+
+Slots = dict[str, Any]
+IDENTITY: Slots = {"rectifier": 0, "slope": 0.0}
+"""The slots of no rectifier."""
+
+
+class Normalisation(NamedTuple):
+    """How an array was normalised: what `batch_norm_backward` needs beside the array.
+
+    Attributes
+    ----------
+    mean, variance : ndarray of float64 of shape (C,)
+    table : ndarray of shape (3, period)
+        mean, gamma / sqrt(variance + eps) and beta, each repeated over the kernels' columns.
+    eps : float
+    constant : bool
+        Whether mean and variance were given instead of taken from the array.
+    joined : bool
+        Whether a residual was added.
+    rectifier : {"rectifier": int, "slope": float}
+        f, as the kernels are told.
+    """
+
+    mean: Array
+    variance: Array
+    table: Array
+    eps: float
+    constant: bool
+    joined: bool
+    rectifier: Slots
 
 
 def _check_input(x: Array, least: int) -> None:
@@ -35,6 +71,20 @@ def _per_channel(array: Any, x: Array, dtype: Any, argument: str) -> Array:
     return values
 
 
+def _rectifier(activation: str | None, slope: float) -> Slots:
+    """Return the slots of a rectifier.
+
+    A negative slope would make y > 0 where x < 0, so that y would not say where x was let through.
+    """
+    if activation not in _RECTIFIERS:
+        raise ValueError(
+            f"{_NAME}: activation must be one of {tuple(_RECTIFIERS)}, got {activation!r}"
+        )
+    if not slope >= 0:
+        raise ValueError(f"{_NAME}: slope must be at least 0, got {slope!r}")
+    return {"rectifier": _RECTIFIERS[activation], "slope": float(slope)}
+
+
 def _merge_jobs(channels: int) -> int:
     return -(-channels // _CHANNELS)
 
@@ -50,7 +100,7 @@ def _statistics(
     table = engine.empty((3, period), x.dtype)
     kernels = engine.kernels(x.dtype)
     plan.add(
-        kernels.batch_norm_statistics, jobs, x=x, dy=None, mean=None, partial=partial, **rows,
+        kernels.batch_norm_statistics, jobs, x=x, partial=partial, **rows,
         scratch=3 * (period + kernels.VL) * x.itemsize, work=2 * x.nbytes,
     )  # fmt: skip
     plan.add(
@@ -61,27 +111,64 @@ def _statistics(
     return mean, variance, table
 
 
-def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, Array, Array]:
+def _table(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
+    """Return the table of y = (x - mean) scale + shift, each of them one value per channel."""
+    rows, _ = channel_rows(x)
+    shift = shift + (mean.astype(x.dtype) - mean) * scale  # what x - mean lacks by its rounding
+    return np.tile(np.array([mean, scale, shift], x.dtype), rows["period"] // rows["C"])
+
+
+def _apply(
+    plan: engine.Plan, x: Array, table: Array, residual: Array | None, rectifier: Slots
+) -> Array:
+    """Add the step y = f((x - mean) scale + shift + residual); return y."""
+    rows, jobs = channel_rows(x)
+    if residual is not None:
+        residual = same_shape(residual, x, "residual", _NAME)
+    y = engine.empty(x.shape, x.dtype)
+    plan.add(
+        engine.kernels(x.dtype).batch_norm_apply, jobs, x=x, residual=residual, table=table, y=y,
+        **rectifier, **rows, work=(2 if residual is None else 3) * x.nbytes,
+    )  # fmt: skip
+    return y
+
+
+def batch_norm(
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    eps: float,
+    *,
+    residual: Array | None = None,
+    activation: str | None = None,
+    slope: float = 0.0,
+) -> tuple[Array, Normalisation]:
     """Normalise each channel by its own statistics, as in training.
 
-    y = gamma (x - mean) / sqrt(variance + eps) + beta, with the mean and the biased variance over
-    all axes but the last.
+    y = f(gamma (x - mean) / sqrt(variance + eps) + beta + residual), with the mean and the biased
+    variance over all axes but the last.
 
     Parameters
     ----------
     x : ndarray of shape (N, ..., C)
     gamma, beta : ndarray of shape (C,)
     eps : float
+    residual : ndarray of the shape of x, optional
+    activation : {None, "relu", "leaky_relu"}
+        f; None is the identity.
+    slope : float
+        Of "leaky_relu" below 0, at least 0.
 
     Returns
     -------
     y : ndarray of the shape of x
-    mean, variance : ndarray of float64 of shape (C,)
+    how : Normalisation
+        Holds mean and variance.
 
     Raises
     ------
     ValueError
-        If a shape is wrong or there are fewer than two values per channel.
+        If a shape is wrong, there are fewer than two values per channel, or f is unknown.
 
     References
     ----------
@@ -90,127 +177,47 @@ def batch_norm(x: Array, gamma: Array, beta: Array, eps: float) -> tuple[Array, 
     _check_input(x, 2)
     gamma = _per_channel(gamma, x, x.dtype, "gamma")
     beta = _per_channel(beta, x, x.dtype, "beta")
+    rectifier = _rectifier(activation, slope)
     plan = engine.Plan()
     mean, variance, table = _statistics(plan, x, gamma, beta, eps)
-    rows, jobs = channel_rows(x)
-    y = engine.empty(x.shape, x.dtype)
-    plan.add(
-        engine.kernels(x.dtype).batch_norm_apply, jobs, x=x, dy=None, table=table, y=y, **rows,
-        work=2 * x.nbytes,
-    )  # fmt: skip
+    y = _apply(plan, x, table, residual, rectifier)
     plan.run()
-    return y, mean, variance
-
-
-def _backward_sums(
-    plan: engine.Plan, dy: Array, x: Array, gamma: Array, mean: Array, variance: Array, eps: float
-) -> tuple[Array, Array, Array]:
-    """Add the steps that sum up dgamma and dbeta; return them and the table of dx's factors."""
-    rows, jobs = channel_rows(x)
-    C, period = rows["C"], rows["period"]
-    dgamma, dbeta = engine.empty((C,), x.dtype), engine.empty((C,), x.dtype)
-    partial = engine.empty((jobs, 2, period), np.float64)
-    table = engine.empty((4, period), x.dtype)
-    kernels = engine.kernels(x.dtype)
-    plan.add(
-        kernels.batch_norm_backward_sums, jobs, x=x, dy=dy,
-        mean=np.tile(mean.astype(x.dtype), period // C), partial=partial, **rows,
-        scratch=2 * (period + kernels.VL) * x.itemsize, work=2 * x.nbytes,
-    )  # fmt: skip
-    plan.add(
-        kernels.batch_norm_backward_merge, _merge_jobs(C), partial=partial, gamma=gamma, mean=mean,
-        variance=variance, dgamma=dgamma, dbeta=dbeta, table=table,
-        sums=engine.empty((2, C), np.float64), channels=_CHANNELS, eps=float(eps),
-        **rows, work=partial.nbytes,
-    )  # fmt: skip
-    return dgamma, dbeta, table
-
-
-def batch_norm_backward(
-    dy: Array,
-    x: Array,
-    gamma: Array,
-    mean: Array,
-    variance: Array,
-    eps: float,
-    input_gradient: bool = True,
-) -> tuple[Array | None, Array, Array]:
-    """Return the gradients of `batch_norm`.
-
-    With xhat = (x - mean) / sqrt(variance + eps) and M values per channel: dbeta = sum dy,
-    dgamma = sum dy xhat, dx = gamma / sqrt(variance + eps) (dy - dbeta / M - xhat dgamma / M).
-
-    Parameters
-    ----------
-    dy, x : ndarray of shape (N, ..., C)
-    gamma : ndarray of shape (C,)
-    mean, variance : ndarray of float64 of shape (C,)
-        As `batch_norm` returned them.
-    eps : float
-    input_gradient : bool
-        False leaves dx out.
-
-    Returns
-    -------
-    dx : ndarray of the shape of x, or None
-    dgamma, dbeta : ndarray of shape (C,)
-
-    Raises
-    ------
-    ValueError
-        If a shape is wrong.
-
-    References
-    ----------
-    Ioffe and Szegedy (2015), section 3.
-    """
-    _check_input(x, 1)
-    dy = same_shape(dy, x, "dy", _NAME)
-    gamma = _per_channel(gamma, x, x.dtype, "gamma")
-    mean = _per_channel(mean, x, np.float64, "mean")
-    variance = _per_channel(variance, x, np.float64, "variance")
-    plan = engine.Plan()
-    dgamma, dbeta, table = _backward_sums(plan, dy, x, gamma, mean, variance, eps)
-    dx = None
-    if input_gradient:
-        rows, jobs = channel_rows(x)
-        dx = engine.empty(x.shape, x.dtype)
-        plan.add(
-            engine.kernels(x.dtype).batch_norm_backward_input, jobs, x=x, dy=dy, table=table, y=dx,
-            **rows, work=3 * x.nbytes,
-        )  # fmt: skip
-    plan.run()
-    return dx, dgamma, dbeta
-
-
-def _apply(plan: engine.Plan, x: Array, mean: Array, scale: Array, shift: Array) -> Array:
-    """Add the step y = (x - mean) scale + shift, each of them one value per channel; return y."""
-    rows, jobs = channel_rows(x)
-    shift = shift + (mean.astype(x.dtype) - mean) * scale  # what x - mean lacks by its rounding
-    table = np.tile(np.array([mean, scale, shift], x.dtype), rows["period"] // rows["C"])
-    y = engine.empty(x.shape, x.dtype)
-    plan.add(
-        engine.kernels(x.dtype).batch_norm_apply, jobs, x=x, dy=None, table=table, y=y, **rows,
-        work=2 * x.nbytes,
-    )  # fmt: skip
-    return y
+    joined = residual is not None
+    return y, Normalisation(mean, variance, table, float(eps), False, joined, rectifier)
 
 
 def batch_norm_inference(
-    x: Array, gamma: Array, beta: Array, mean: Array, variance: Array, eps: float
-) -> Array:
-    """Normalise by given statistics: y = gamma (x - mean) / sqrt(variance + eps) + beta.
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    mean: Array,
+    variance: Array,
+    eps: float,
+    *,
+    residual: Array | None = None,
+    activation: str | None = None,
+    slope: float = 0.0,
+) -> tuple[Array, Normalisation]:
+    """Normalise by given statistics, which are constants to the gradient.
+
+    y = f(gamma (x - mean) / sqrt(variance + eps) + beta + residual)
 
     Parameters
     ----------
     x : ndarray of shape (N, ..., C)
     gamma, beta, mean, variance : ndarray of shape (C,)
-    eps : float
+    eps, residual, activation, slope
+        As for `batch_norm`.
+
+    Returns
+    -------
+    y : ndarray of the shape of x
+    how : Normalisation
 
     Raises
     ------
     ValueError
-        If a shape is wrong.
+        If a shape is wrong or f is unknown.
 
     References
     ----------
@@ -221,57 +228,97 @@ def batch_norm_inference(
     beta = _per_channel(beta, x, np.float64, "beta")
     mean = _per_channel(mean, x, np.float64, "mean")
     variance = _per_channel(variance, x, np.float64, "variance")
+    rectifier = _rectifier(activation, slope)
+    table = _table(x, mean, gamma / np.sqrt(variance + eps), beta)
     plan = engine.Plan()
-    y = _apply(plan, x, mean, gamma / np.sqrt(variance + eps), beta)
+    y = _apply(plan, x, table, residual, rectifier)
     plan.run()
-    return y
+    joined = residual is not None
+    return y, Normalisation(mean, variance, table, float(eps), True, joined, rectifier)
 
 
-def batch_norm_inference_backward(
+def batch_norm_backward(
     dy: Array,
     x: Array,
     gamma: Array,
-    mean: Array,
-    variance: Array,
-    eps: float,
+    how: Normalisation,
     input_gradient: bool = True,
-) -> tuple[Array | None, Array, Array]:
-    """Return the gradients of `batch_norm_inference`, whose statistics are constants.
+    *,
+    y: Array | None = None,
+) -> tuple[Array | None, Array, Array, Array | None]:
+    """Return the gradients of `batch_norm`, or of `batch_norm_inference`.
 
-    dx = gamma / sqrt(variance + eps) dy, dgamma = sum dy (x - mean) / sqrt(variance + eps),
-    dbeta = sum dy.
+    With xhat = (x - mean) / sqrt(variance + eps), g = f'(z + residual) dy and M values per channel:
+    dresidual = g, dbeta = sum g, dgamma = sum g xhat,
+    dx = gamma / sqrt(variance + eps) (g - dbeta / M - xhat dgamma / M), without the last two terms
+    where the statistics were given.
 
     Parameters
     ----------
     dy, x : ndarray of shape (N, ..., C)
-    gamma, mean, variance : ndarray of shape (C,)
-    eps : float
+    gamma : ndarray of shape (C,)
+    how : Normalisation
+        As forward returned it.
     input_gradient : bool
         False leaves dx out.
+    y : ndarray of the shape of x, optional
+        What forward returned; needed where there were both a residual and an activation, and read
+        only there.
 
     Returns
     -------
     dx : ndarray of the shape of x, or None
     dgamma, dbeta : ndarray of shape (C,)
+    dresidual : ndarray of the shape of x, or None where there was no residual
+        Without an activation, dy itself.
 
     Raises
     ------
     ValueError
-        If a shape is wrong.
+        If a shape is wrong, or y is missing.
+
+    References
+    ----------
+    Ioffe and Szegedy (2015), section 3.
     """
-    _check_input(x, 0)
+    _check_input(x, 0 if how.constant else 1)
     dy = same_shape(dy, x, "dy", _NAME)
     gamma = _per_channel(gamma, x, x.dtype, "gamma")
-    mean = _per_channel(mean, x, np.float64, "mean")
-    variance = _per_channel(variance, x, np.float64, "variance")
-    plan = engine.Plan()
-    dgamma, dbeta, _ = _backward_sums(plan, dy, x, gamma, mean, variance, eps)
+    rectifier, table, g = how.rectifier, how.table, None
+    rectified = rectifier["rectifier"] > 0
+    if rectified and how.joined:
+        if y is None:
+            raise ValueError(f"{_NAME}: y must be given after a residual and an activation")
+        y, g = same_shape(y, x, "y", _NAME), engine.empty(x.shape, x.dtype)
+    else:
+        y = None
+    rows, jobs = channel_rows(x)
+    C, period = rows["C"], rows["period"]
+    dgamma, dbeta = engine.empty((C,), x.dtype), engine.empty((C,), x.dtype)
+    partial = engine.empty((jobs, 2, period), np.float64)
+    factors = engine.empty((4, period), x.dtype)
+    kernels, plan = engine.kernels(x.dtype), engine.Plan()
+    plan.add(
+        kernels.batch_norm_backward_sums, jobs, x=x, y=y, dy=dy, mean=table[0], table=table, g=g,
+        partial=partial, **rectifier, **rows, scratch=2 * (period + kernels.VL) * x.itemsize,
+        work=(2 if g is None else 4) * x.nbytes,
+    )  # fmt: skip
+    plan.add(
+        kernels.batch_norm_backward_merge, _merge_jobs(C), partial=partial, gamma=gamma,
+        mean=how.mean, variance=how.variance, dgamma=dgamma, dbeta=dbeta, factors=factors,
+        sums=engine.empty((2, C), np.float64), channels=_CHANNELS, eps=how.eps, **rows,
+        work=partial.nbytes,
+    )  # fmt: skip
     dx = None
     if input_gradient:
-        zeros = np.zeros_like(mean)
-        dx = _apply(plan, dy, zeros, gamma / np.sqrt(variance + eps), zeros)
+        dx = engine.empty(x.shape, x.dtype)
+        left = IDENTITY if g is not None else rectifier  # g is behind it already
+        plan.add(
+            kernels.batch_norm_backward_input, jobs, x=x, dy=dy if g is None else g, table=table,
+            factors=factors, dx=dx, constant=how.constant, **left, **rows, work=3 * x.nbytes,
+        )  # fmt: skip
     plan.run()
-    return dx, dgamma, dbeta
+    return dx, dgamma, dbeta, (dy if g is None else g) if how.joined else None
 
 
 def channel_statistics(x: Array) -> tuple[Array, Array]:
@@ -318,6 +365,6 @@ def standardize(x: Array, mean: Array, std: Array) -> Array:
     _check_input(x, 0)
     mean, std = _per_channel(mean, x, np.float64, "mean"), _per_channel(std, x, np.float64, "std")
     plan = engine.Plan()
-    y = _apply(plan, x, mean, 1 / std, np.zeros_like(mean))
+    y = _apply(plan, x, _table(x, mean, 1 / std, np.zeros_like(mean)), None, IDENTITY)
     plan.run()
     return y
