@@ -13,7 +13,7 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 from cycnn.kernels.simd cimport (
-    VL, publish, real, vf, vf_add, vf_bcast, vf_div, vf_eq, vf_fma, vf_ge, vf_gt, vf_load,
+    VL, prefetch, publish, real, vf, vf_add, vf_bcast, vf_div, vf_eq, vf_fma, vf_ge, vf_gt, vf_load,
     vf_load_u8, vf_max, vf_mul, vf_select, vf_set1, vf_sqrt, vf_store, vf_store_u8, vf_sub,
     vf_unordered, vf_zero, vm)
 from cycnn.kernels.tail cimport lanes, load, store
@@ -89,7 +89,7 @@ cdef inline vf load_taps(
     cdef uint8_t narrow[VL]
     if wide:
         return load(<const real*>offset + i, n)
-    if i + VL <= size:
+    if n == VL or i + VL <= size:
         return vf_load_u8(<const uint8_t*>offset + i)
     memset(narrow, 0, VL)
     memcpy(narrow, <const uint8_t*>offset + i, n)
@@ -134,6 +134,33 @@ cdef inline Py_ssize_t window_taps(
     return count
 
 
+cdef inline Py_ssize_t next_rows(const ForwardArgs* a) noexcept nogil:
+    """How far ahead in x the windows of the next output row are, about.
+
+    They are fetched while this row is worked on: the processor expects the rows in between.
+    """
+    return max(a.H // a.OH, <Py_ssize_t>1) * a.W * a.C
+
+
+cdef inline void max_of_taps(
+        const real** source, const real* tap, Py_ssize_t taps, Py_ssize_t c, Py_ssize_t ahead,
+        real* y, void* offset, Py_ssize_t at, bint wide, Py_ssize_t n) noexcept nogil:
+    cdef vf x, number, best = vf_set1(<real>-INFINITY), unordered = vf_set1(-1)
+    cdef vf winner = vf_bcast(tap) if taps else vf_zero()
+    cdef vm nan
+    cdef Py_ssize_t t
+    for t in range(taps):
+        prefetch(source[t] + c + ahead)
+        x = load(source[t] + c, n)
+        number = vf_bcast(tap + t)
+        winner = vf_select(vf_gt(x, best), number, winner)
+        best = vf_max(x, best)
+        unordered = vf_select(vf_unordered(x, x), number, unordered)
+    nan = vf_ge(unordered, vf_zero())
+    store(y + c, vf_select(nan, vf_set1(<real>NAN), best), n)
+    store_taps(offset, at + c, vf_select(nan, unordered, winner), n, wide)
+
+
 cdef void max_pool_forward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """y[o, c] = max over the window's taps t of x[o, t, c]; offset[o, c] = the t of that maximum.
 
@@ -141,37 +168,26 @@ cdef void max_pool_forward(const void* args, Py_ssize_t job, char* scratch) noex
     so that from tap to tap only a maximum waits for the one before.
     """
     cdef const ForwardArgs* a = <const ForwardArgs*>args
-    cdef Py_ssize_t rows = 0, taps, o = job * a.chunk, stop = min(o + a.chunk, a.outputs), c, n, t
+    cdef Py_ssize_t rows = 0, taps, o = job * a.chunk, stop = min(o + a.chunk, a.outputs), c
     cdef Py_ssize_t end = o
     cdef Py_ssize_t* base = <Py_ssize_t*>scratch
     cdef Py_ssize_t* first = base + a.KD * a.KH
     cdef const real** source = <const real**>(first + a.KD * a.KH)
     cdef real* tap = <real*>(source + a.KD * a.KH * a.KW)
     cdef real* y = a.y + o * a.C
-    cdef Py_ssize_t C = a.C
-    cdef vf x, best, winner, unordered, number
-    cdef vm nan
+    cdef Py_ssize_t C = a.C, ahead = next_rows(a)
+    cdef bint wide = a.wide
     while o < stop:
         if o >= end:
             rows = window_rows(a, o // a.OW, base, first)
             end = o // a.OW * a.OW + a.OW
         taps = window_taps(a, o % a.OW, rows, base, first, source, tap)
         c = 0
-        while c < C:
-            n = lanes(c, C)
-            best = vf_set1(<real>-INFINITY)
-            winner = vf_bcast(tap) if taps else vf_zero()
-            unordered = vf_set1(-1)
-            for t in range(taps):
-                x = load(source[t] + c, n)
-                number = vf_bcast(tap + t)
-                winner = vf_select(vf_gt(x, best), number, winner)
-                best = vf_max(x, best)
-                unordered = vf_select(vf_unordered(x, x), number, unordered)
-            nan = vf_ge(unordered, vf_zero())
-            store(y + c, vf_select(nan, vf_set1(<real>NAN), best), n)
-            store_taps(a.offset, o * C + c, vf_select(nan, unordered, winner), n, a.wide)
+        while c + VL <= C:
+            max_of_taps(source, tap, taps, c, ahead, y, a.offset, o * C, wide, VL)
             c = c + VL
+        if c < C:
+            max_of_taps(source, tap, taps, c, ahead, y, a.offset, o * C, wide, C - c)
         y = y + C
         o = o + 1
 
@@ -186,7 +202,7 @@ cdef void avg_pool_forward(const void* args, Py_ssize_t job, char* scratch) noex
     cdef const real** source = <const real**>(first + a.KD * a.KH)
     cdef real* tap = <real*>(source + a.KD * a.KH * a.KW)
     cdef real* y = a.y + o * a.C
-    cdef Py_ssize_t C = a.C
+    cdef Py_ssize_t C = a.C, ahead = next_rows(a)
     cdef vf sum, count
     while o < stop:
         if o >= end:
@@ -201,6 +217,7 @@ cdef void avg_pool_forward(const void* args, Py_ssize_t job, char* scratch) noex
             n = lanes(c, C)
             sum = vf_zero()
             for t in range(taps):
+                prefetch(source[t] + c + ahead)
                 sum = vf_add(sum, load(source[t] + c, n))
             store(y + c, vf_div(sum, count), n)
             c = c + VL
@@ -278,45 +295,50 @@ cdef inline Py_ssize_t reader_rows(
     return rows
 
 
+cdef inline void sum_of_won(
+        const BackwardArgs* a, const Py_ssize_t* source, const real* tap, Py_ssize_t reads,
+        Py_ssize_t c, real* dx, Py_ssize_t n) noexcept nogil:
+    cdef vf sum = vf_zero(), winner
+    cdef Py_ssize_t j
+    for j in range(reads):
+        winner = load_taps(a.offset, source[j] + c, n, a.outputs * a.C, a.wide)
+        sum = vf_add(sum, vf_select(
+            vf_eq(winner, vf_bcast(tap + j)), load(a.dy + source[j] + c, n), vf_zero()))
+    store(dx + c, sum, n)
+
+
 cdef void max_pool_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """dx[i, c] = sum of dy[o, c] over the windows o that read pixel i by a tap t = offset[o, c]."""
-    cdef const BackwardArgs* a = <const BackwardArgs*>args
-    cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.inputs), end = i
-    cdef Py_ssize_t rows = 0, reads, r, w, j, c, n
+    cdef BackwardArgs a = (<const BackwardArgs*>args)[0]    # a copy, which no store can change
+    cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.inputs), row = i // a.W
+    cdef Py_ssize_t w = i - row * a.W, rows = 0, reads, r, j, c, C = a.C
     cdef Py_ssize_t* base = <Py_ssize_t*>scratch
     cdef Py_ssize_t* first = base + a.rows
     cdef Py_ssize_t* count = first + a.rows
     cdef Py_ssize_t* source = count + a.rows
     cdef real* tap = <real*>(source + a.reads)
-    cdef const real* dy = a.dy
-    cdef const void* offset = a.offset
-    cdef real* dx = a.dx + i * a.C
-    cdef Py_ssize_t C = a.C, size = a.outputs * C
-    cdef bint wide = a.wide
-    cdef vf sum, winner
+    cdef real* dx = a.dx + i * C
+    rows = reader_rows(&a, row, base, first, count)
     while i < stop:
-        if i >= end:
-            rows = reader_rows(a, i // a.W, base, first, count)
-            end = i // a.W * a.W + a.W
-        w = i % a.W
+        if w == a.W:
+            w = 0
+            row = row + 1
+            rows = reader_rows(&a, row, base, first, count)
         reads = 0
         for r in range(rows):
             for j in range(a.start_w[w], a.start_w[w + 1]):
-                source[reads] = (base[r] + a.window_w[j]) * a.C
+                source[reads] = (base[r] + a.window_w[j]) * C
                 tap[reads] = <real>(first[r] + a.tap_w[j])
                 reads = reads + 1
         c = 0
-        while c < C:
-            n = lanes(c, C)
-            sum = vf_zero()
-            for j in range(reads):
-                winner = load_taps(offset, source[j] + c, n, size, wide)
-                sum = vf_add(sum, vf_select(
-                    vf_eq(winner, vf_bcast(tap + j)), load(dy + source[j] + c, n), vf_zero()))
-            store(dx + c, sum, n)
+        while c + VL <= C:
+            sum_of_won(&a, source, tap, reads, c, dx, VL)
             c = c + VL
+        if c < C:
+            sum_of_won(&a, source, tap, reads, c, dx, C - c)
         dx = dx + C
         i = i + 1
+        w = w + 1
 
 
 cdef void avg_pool_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
