@@ -135,6 +135,29 @@ def test_a_window_that_holds_no_pixel():
     assert_array_equal(ops.avg_pool_backward(y, x.shape, 2, **options), 0 * x)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "shape, pool, options",
+    [
+        ((2, 8, 9, 21), 2, {}), ((2, 7, 6, 3), 3, {"stride": 1, "padding": 1}),
+        ((1, 20, 20, 5), (15, 17), {"stride": 1}), ((1, 20, 20, 5), 16, {"stride": 2}),
+        ((1, 300, 4), 257, {"stride": 5}),
+    ],
+)  # fmt: skip
+def test_the_mask_of_a_relu_before_it(rng, shape, pool, options, dtype):
+    z = normal(rng, shape, dtype)
+    z[:, :4] -= 3  # whole windows of zeros
+    z.flat[::11] = 0
+    z.flat[7], z.flat[-3] = np.nan, -0.0
+    x = ops.relu(z)
+    y, offset = ops.max_pool(x, pool, **options)
+    again, masked = ops.max_pool(x, pool, **options, rectified=True)
+    assert same_bits(again, y)
+    dy = normal(rng, y.shape, dtype)
+    expected = ops.relu_backward(ops.max_pool_backward(dy, offset, shape, pool, **options), x)
+    assert same_bits(ops.max_pool_backward(dy, masked, shape, pool, **options), expected)
+
+
 @pytest.mark.parametrize("pool", ["max", "avg", "global"])
 def test_offset_rows_and_threads_change_no_bit(rng, pool):
     def run(x, dy):

@@ -10,8 +10,8 @@ before, in the same order, and so do the gradients: a fused program gives the sa
 
 What is saved: a normalisation computes its activation's mask again from the x that it keeps
 anyway; a convolution applies ReLU while its output is in registers; and where pooling follows, the
-mask is applied to the small gradient that comes into the pool, since what a window passes on is its
-maximum, and the large output is let go as soon as it is pooled.
+mask costs nothing, since a window passes on its maximum, and the pool notes where that is 0. The
+large output is let go as soon as it is pooled.
 """
 
 from __future__ import annotations
@@ -85,18 +85,15 @@ class Activated(Layer):
     def __call__(self, x: Any, training: bool = False) -> tuple[Array, Backward]:
         """Map x to y."""
         y, affine_backward = self.affine.affine(x, "relu")
-        pool_backward = None
-        if self.pool is not None:
-            y, pool_backward = self.pool(y, training)
-        kept = [y]
+        if self.pool is None:
+            kept = [y]
 
-        def backward(dy: Array, input_gradient: bool = True) -> Any:
-            dy = ops.relu_backward(dy, kept.pop())  # the executor calls it once
-            if pool_backward is not None:
-                dy = pool_backward(dy)
-            return affine_backward(dy, input_gradient)
+            def mask(dy: Array) -> Array:
+                return ops.relu_backward(dy, kept.pop())  # the executor calls it once
 
-        return y, backward
+        else:
+            y, mask = self.pool.pool(y, rectified=True)
+        return y, lambda dy, input_gradient=True: affine_backward(mask(dy), input_gradient)
 
 
 def fuse(program: Program) -> Program:

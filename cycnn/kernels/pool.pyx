@@ -29,7 +29,8 @@ cdef struct ForwardArgs:
     const int64_t* count_h      # IN   (OH)
     const int64_t* count_w      # IN   (OW)
     Py_ssize_t D, H, W, C, OD, OH, OW, KD, KH, KW
-    Py_ssize_t wide             # windows of more than 256 taps
+    Py_ssize_t wide             # windows of more than 255 taps
+    Py_ssize_t rectified        # whether offset names no tap where y <= 0
     Py_ssize_t outputs, chunk   # N OD OH OW, and how many of them are a job
     double p                    # of a p-norm
 
@@ -144,9 +145,11 @@ cdef inline Py_ssize_t next_rows(const ForwardArgs* a) noexcept nogil:
 
 cdef inline void max_of_taps(
         const real** source, const real* tap, Py_ssize_t taps, Py_ssize_t c, Py_ssize_t ahead,
-        real* y, void* offset, Py_ssize_t at, bint wide, Py_ssize_t n) noexcept nogil:
+        real* y, void* offset, Py_ssize_t at, bint wide, bint rectified,
+        Py_ssize_t n) noexcept nogil:
     cdef vf x, number, best = vf_set1(<real>-INFINITY), unordered = vf_set1(-1)
     cdef vf winner = vf_bcast(tap) if taps else vf_zero()
+    cdef vf none = vf_set1(<real>(-1 if wide else 255))
     cdef vm nan
     cdef Py_ssize_t t
     for t in range(taps):
@@ -156,6 +159,8 @@ cdef inline void max_of_taps(
         winner = vf_select(vf_gt(x, best), number, winner)
         best = vf_max(x, best)
         unordered = vf_select(vf_unordered(x, x), number, unordered)
+    if rectified:
+        winner = vf_select(vf_gt(best, vf_zero()), winner, none)
     nan = vf_ge(unordered, vf_zero())
     store(y + c, vf_select(nan, vf_set1(<real>NAN), best), n)
     store_taps(offset, at + c, vf_select(nan, unordered, winner), n, wide)
@@ -165,7 +170,8 @@ cdef void max_pool_forward(const void* args, Py_ssize_t job, char* scratch) noex
     """y[o, c] = max over the window's taps t of x[o, t, c]; offset[o, c] = the t of that maximum.
 
     Of equal values the first wins.  NaN wins over numbers, as in PyTorch; it is looked for apart,
-    so that from tap to tap only a maximum waits for the one before.
+    so that from tap to tap only a maximum waits for the one before.  Of a rectified x, offset names
+    no tap where y <= 0, so that backward gives the gradient from before the rectifier.
     """
     cdef const ForwardArgs* a = <const ForwardArgs*>args
     cdef Py_ssize_t rows = 0, taps, o = job * a.chunk, stop = min(o + a.chunk, a.outputs), c
@@ -176,7 +182,7 @@ cdef void max_pool_forward(const void* args, Py_ssize_t job, char* scratch) noex
     cdef real* tap = <real*>(source + a.KD * a.KH * a.KW)
     cdef real* y = a.y + o * a.C
     cdef Py_ssize_t C = a.C, ahead = next_rows(a)
-    cdef bint wide = a.wide
+    cdef bint wide = a.wide, rectified = a.rectified
     while o < stop:
         if o >= end:
             rows = window_rows(a, o // a.OW, base, first)
@@ -184,10 +190,10 @@ cdef void max_pool_forward(const void* args, Py_ssize_t job, char* scratch) noex
         taps = window_taps(a, o % a.OW, rows, base, first, source, tap)
         c = 0
         while c + VL <= C:
-            max_of_taps(source, tap, taps, c, ahead, y, a.offset, o * C, wide, VL)
+            max_of_taps(source, tap, taps, c, ahead, y, a.offset, o * C, wide, rectified, VL)
             c = c + VL
         if c < C:
-            max_of_taps(source, tap, taps, c, ahead, y, a.offset, o * C, wide, C - c)
+            max_of_taps(source, tap, taps, c, ahead, y, a.offset, o * C, wide, rectified, C - c)
         y = y + C
         o = o + 1
 
@@ -452,7 +458,7 @@ cdef void max_pool_index(const void* args, Py_ssize_t job, char* scratch) noexce
 
 _FORWARD = (
     "x* y* offset* map_d* map_h* map_w* count_d* count_h* count_w* "
-    "D H W C OD OH OW KD KH KW wide outputs chunk p.")
+    "D H W C OD OH OW KD KH KW wide rectified outputs chunk p.")
 _BACKWARD = (
     "dy* x* y* offset* dx* start_d* window_d* tap_d* start_h* window_h* tap_h* start_w* window_w* "
     "tap_w* count_d* count_h* count_w* D H W C OD OH OW KH KW wide outputs inputs chunk rows reads "

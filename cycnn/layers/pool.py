@@ -124,8 +124,12 @@ class MaxPool(Pool):
 
     def __call__(self, x: ArrayLike, training: bool = False) -> tuple[Any, Backward]:
         """Map x (N, spatial..., C) to y (N, spatial..., C), or to (y, indices)."""
+        return self.pool(x)
+
+    def pool(self, x: ArrayLike, rectified: bool = False) -> tuple[Any, Backward]:
+        """Do the same; of a rectified x, backward may return the gradient before the ReLU."""
         x = self.check_input(x)
-        y, offset = ops.max_pool(x, self.pool_size, **self.options)
+        y, offset = ops.max_pool(x, self.pool_size, **self.options, rectified=rectified)
         x_shape, y_shape = x.shape, y.shape
 
         def backward(dy: Any, input_gradient: bool = True) -> Array | None:

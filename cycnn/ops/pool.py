@@ -66,9 +66,10 @@ def _backward(
     return dx
 
 
-def _max(pool: Geometry, x: Array) -> tuple[Array, Array]:
+def _max(pool: Geometry, x: Array, rectified: bool = False) -> tuple[Array, Array]:
     offset = engine.empty(pool.y_shape, pool.offset_dtype(x.dtype))
-    return _forward("max_pool_forward", pool, x, offset=offset), offset
+    y = _forward("max_pool_forward", pool, x, offset=offset, rectified=rectified)
+    return y, offset
 
 
 def _max_backward(
@@ -96,6 +97,7 @@ def _max_index(pool: Geometry, offset: Array, dtype: Any, name: str) -> Array:
 def max_pool(
     x: Array, pool_size: Any, *, stride: Any = None, padding: Any = "valid",
     padding_mode: str = "zeros", ceil_mode: bool = False, dilation: Any = 1,
+    rectified: bool = False,
 ) -> tuple[Array, Array]:  # fmt: skip
     """Return the maximum of each window and which of its taps held it.
 
@@ -112,12 +114,15 @@ def max_pool(
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
     ceil_mode : bool
         Round the output size up: a last window may hang over the end.
+    rectified : bool
+        Whether x = max(z, 0) and `max_pool_backward` is to return the gradient of z: then no tap
+        wins where y <= 0.
 
     Returns
     -------
     y : ndarray of shape (N, outputs..., C)
-    offset : ndarray of uint8 of that shape (of the dtype of x for windows of over 256 pixels)
-        The winning tap, counted along the last axis first.
+    offset : ndarray of uint8 of that shape (of the dtype of x for windows of over 255 pixels)
+        The winning tap, counted along the last axis first; 255 (or -1) for none.
 
     Raises
     ------
@@ -134,7 +139,7 @@ def max_pool(
     pool = pool_geometry(
         x.shape, pool_size, stride, padding, padding_mode, ceil_mode, dilation, "MaxPool"
     )
-    return _max(pool, x)
+    return _max(pool, x, rectified)
 
 
 def max_pool_backward(
@@ -335,7 +340,7 @@ def adaptive_max_pool(x: Array, output_size: Any) -> tuple[Array, Array]:
     Returns
     -------
     y : ndarray of shape (N, *output_size, C)
-    offset : ndarray of uint8 of that shape (of the dtype of x for windows of over 256 pixels)
+    offset : ndarray of uint8 of that shape (of the dtype of x for windows of over 255 pixels)
 
     Raises
     ------

@@ -157,19 +157,29 @@ class Geometry(NamedTuple):
         """Return how many taps a window has."""
         return math.prod(axis.taps for axis in self.axes)
 
+    @property
+    def wide(self) -> bool:
+        """Say whether a window has more taps than a byte can number, one number left for none."""
+        return self.taps > 255
+
     def offset_dtype(self, dtype: np.dtype[Any]) -> np.dtype[Any]:
         """Return what holds the number of a tap: a byte if it can, else the dtype of x."""
-        return np.dtype(np.uint8) if self.taps <= 256 else dtype
+        return dtype if self.wide else np.dtype(np.uint8)
 
     def forward(
-        self, x: Array, y: Array, offset: Array | None = None, p: float = 0.0
+        self,
+        x: Array,
+        y: Array,
+        offset: Array | None = None,
+        p: float = 0.0,
+        rectified: bool = False,
     ) -> dict[str, Any]:
         """Return the Args of a forward kernel."""
         d, h, w = self.axes
         return {
             "x": x, "y": y, **self.windows(offset), "D": d.size,
             "count_d": d.counted, "count_h": h.counted, "count_w": w.counted, "p": p,
-            "scratch": 8 * (2 * d.taps * h.taps + 2 * self.taps),
+            "rectified": rectified, "scratch": 8 * (2 * d.taps * h.taps + 2 * self.taps),
             "work": x.nbytes + y.nbytes + x.itemsize * y.size * self.taps,
         }  # fmt: skip
 
@@ -181,7 +191,7 @@ class Geometry(NamedTuple):
             "offset": offset, "map_d": d.map, "map_h": h.map, "map_w": w.map,
             "H": h.size, "W": w.size, "C": channels,
             "OD": d.out, "OH": h.out, "OW": w.out, "KD": d.taps, "KH": h.taps, "KW": w.taps,
-            "wide": self.taps > 256, "outputs": math.prod(self.y_shape[:-1]),
+            "wide": self.wide, "outputs": math.prod(self.y_shape[:-1]),
             "chunk": max(CHUNK // channels, 1),
         }  # fmt: skip
 
@@ -200,7 +210,7 @@ class Geometry(NamedTuple):
             "count_d": d.counted, "count_h": h.counted, "count_w": w.counted,
             "D": d.size, "H": h.size, "W": w.size, "C": dx.shape[-1],
             "OD": d.out, "OH": h.out, "OW": w.out, "KH": h.taps, "KW": w.taps,
-            "wide": self.taps > 256, "outputs": dy.size // dx.shape[-1],
+            "wide": self.wide, "outputs": dy.size // dx.shape[-1],
             "inputs": dx.size // dx.shape[-1],
             "chunk": max(CHUNK // dx.shape[-1], 1), "rows": rows, "reads": rows * w.readers,
             "scratch": 8 * (3 * rows + 2 * rows * w.readers),
