@@ -119,7 +119,7 @@ class BatchNorm(Layer):
             y, how = ops.batch_norm_inference(
                 x, gamma.data, beta.data, *running, self.eps, **options
             )
-        kept = y if how.joined else None
+        kept = y if how.needs_y else None
 
         def backward(dy: ArrayLike, input_gradient: bool = True) -> Any:
             dy = self.check_gradient(dy, x.shape)

@@ -7,14 +7,16 @@ may be left out. Each value goes through the operations, and the roundings, that
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from cycnn import engine
 from cycnn._check import Array, as_input
+from cycnn.engine import Bound, Plan, empty, kernels
 from cycnn.ops.elementwise import same_shape
-from cycnn.ops.rows import channel_rows
+from cycnn.ops.rows import cut_rows
 
 _NAME = "BatchNorm"
 _CHANNELS = 64  # channels of a job that merges the jobs before it
@@ -49,6 +51,11 @@ class Normalisation(NamedTuple):
     constant: bool
     joined: bool
     rectifier: Slots
+
+    @property
+    def needs_y(self) -> bool:
+        """Whether backward reads y: after a residual, x alone does not say what f let through."""
+        return self.joined and self.rectifier["rectifier"] > 0
 
 
 def _check_input(x: Array, least: int) -> None:
@@ -85,51 +92,75 @@ def _rectifier(activation: str | None, slope: float) -> Slots:
     return {"rectifier": _RECTIFIERS[activation], "slope": float(slope)}
 
 
-def _merge_jobs(channels: int) -> int:
-    return -(-channels // _CHANNELS)
+class _Passes(NamedTuple):
+    """The passes over an array of one shape, all but the arrays and what a call sets."""
+
+    parts: int
+    period: int
+    statistics: Bound
+    merge: Bound
+    apply: Bound
+    apply_joined: Bound
+    sums: Bound
+    gradients: Bound
+    input_gradient: Bound
+
+
+@lru_cache(maxsize=512)
+def _passes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Passes:
+    unit, bytes_of_x = kernels(dtype), math.prod(shape) * dtype.itemsize
+    rows, jobs = cut_rows(shape, dtype)
+    period = rows["period"]
+    column = (period + unit.VL) * dtype.itemsize
+    merging = {"channels": _CHANNELS, **rows, "work": 16.0 * jobs * period}
+    merges = -(-shape[-1] // _CHANNELS)
+    return _Passes(
+        jobs,
+        period,
+        unit.batch_norm_statistics.bind(jobs, scratch=3 * column, work=2 * bytes_of_x, **rows),
+        unit.batch_norm_merge.bind(merges, **merging),
+        unit.batch_norm_apply.bind(jobs, residual=None, work=2 * bytes_of_x, **rows),
+        unit.batch_norm_apply.bind(jobs, work=3 * bytes_of_x, **rows),
+        unit.batch_norm_backward_sums.bind(jobs, scratch=2 * column, work=3 * bytes_of_x, **rows),
+        unit.batch_norm_backward_merge.bind(merges, **merging),
+        unit.batch_norm_backward_input.bind(jobs, work=3 * bytes_of_x, **rows),
+    )
 
 
 def _statistics(
-    plan: engine.Plan, x: Array, gamma: Array, beta: Array, eps: float
+    plan: Plan, x: Array, gamma: Array, beta: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     """Add the steps that take mean and variance; return them and the table that `apply` reads."""
-    rows, jobs = channel_rows(x)
-    C, period = rows["C"], rows["period"]
-    mean, variance = engine.empty((C,), np.float64), engine.empty((C,), np.float64)
-    partial = engine.empty((jobs, 2, period), np.float64)
-    table = engine.empty((3, period), x.dtype)
-    kernels = engine.kernels(x.dtype)
-    plan.add(
-        kernels.batch_norm_statistics, jobs, x=x, partial=partial, **rows,
-        scratch=3 * (period + kernels.VL) * x.itemsize, work=2 * x.nbytes,
-    )  # fmt: skip
-    plan.add(
-        kernels.batch_norm_merge, _merge_jobs(C), partial=partial, gamma=gamma, beta=beta,
-        mean=mean, variance=variance, table=table, channels=_CHANNELS, eps=float(eps), **rows,
-        work=partial.nbytes,
+    passes, C = _passes(x.shape, x.dtype), x.shape[-1]
+    mean, variance = empty((C,), np.float64), empty((C,), np.float64)
+    partial = empty((passes.parts, 2, passes.period), np.float64)
+    table = empty((3, passes.period), x.dtype)
+    plan.append(passes.statistics, x=x, partial=partial)
+    plan.append(
+        passes.merge, partial=partial, gamma=gamma, beta=beta, mean=mean, variance=variance,
+        table=table, eps=float(eps),
     )  # fmt: skip
     return mean, variance, table
 
 
 def _table(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
     """Return the table of y = (x - mean) scale + shift, each of them one value per channel."""
-    rows, _ = channel_rows(x)
-    shift = shift + (mean.astype(x.dtype) - mean) * scale  # what x - mean lacks by its rounding
-    return np.tile(np.array([mean, scale, shift], x.dtype), rows["period"] // rows["C"])
+    period, C = _passes(x.shape, x.dtype).period, x.shape[-1]
+    table = empty((3, period // C, C), x.dtype)
+    table[0] = mean
+    table[1] = scale
+    table[2] = shift + (mean.astype(x.dtype) - mean) * scale  # what x - mean lacks by its rounding
+    return table.reshape(3, period)
 
 
-def _apply(
-    plan: engine.Plan, x: Array, table: Array, residual: Array | None, rectifier: Slots
-) -> Array:
+def _apply(plan: Plan, x: Array, table: Array, residual: Array | None, rectifier: Slots) -> Array:
     """Add the step y = f((x - mean) scale + shift + residual); return y."""
-    rows, jobs = channel_rows(x)
-    if residual is not None:
+    passes, y = _passes(x.shape, x.dtype), empty(x.shape, x.dtype)
+    if residual is None:
+        plan.append(passes.apply, x=x, table=table, y=y, **rectifier)
+    else:
         residual = same_shape(residual, x, "residual", _NAME)
-    y = engine.empty(x.shape, x.dtype)
-    plan.add(
-        engine.kernels(x.dtype).batch_norm_apply, jobs, x=x, residual=residual, table=table, y=y,
-        **rectifier, **rows, work=(2 if residual is None else 3) * x.nbytes,
-    )  # fmt: skip
+        plan.append(passes.apply_joined, x=x, residual=residual, table=table, y=y, **rectifier)
     return y
 
 
@@ -178,7 +209,7 @@ def batch_norm(
     gamma = _per_channel(gamma, x, x.dtype, "gamma")
     beta = _per_channel(beta, x, x.dtype, "beta")
     rectifier = _rectifier(activation, slope)
-    plan = engine.Plan()
+    plan = Plan()
     mean, variance, table = _statistics(plan, x, gamma, beta, eps)
     y = _apply(plan, x, table, residual, rectifier)
     plan.run()
@@ -230,7 +261,7 @@ def batch_norm_inference(
     variance = _per_channel(variance, x, np.float64, "variance")
     rectifier = _rectifier(activation, slope)
     table = _table(x, mean, gamma / np.sqrt(variance + eps), beta)
-    plan = engine.Plan()
+    plan = Plan()
     y = _apply(plan, x, table, residual, rectifier)
     plan.run()
     joined = residual is not None
@@ -262,8 +293,7 @@ def batch_norm_backward(
     input_gradient : bool
         False leaves dx out.
     y : ndarray of the shape of x, optional
-        What forward returned; needed where there were both a residual and an activation, and read
-        only there.
+        What forward returned, where `how.needs_y`: after both a residual and an activation.
 
     Returns
     -------
@@ -285,37 +315,30 @@ def batch_norm_backward(
     dy = same_shape(dy, x, "dy", _NAME)
     gamma = _per_channel(gamma, x, x.dtype, "gamma")
     rectifier, table, g = how.rectifier, how.table, None
-    rectified = rectifier["rectifier"] > 0
-    if rectified and how.joined:
+    if how.needs_y:
         if y is None:
             raise ValueError(f"{_NAME}: y must be given after a residual and an activation")
-        y, g = same_shape(y, x, "y", _NAME), engine.empty(x.shape, x.dtype)
+        y, g = same_shape(y, x, "y", _NAME), empty(x.shape, x.dtype)
     else:
         y = None
-    rows, jobs = channel_rows(x)
-    C, period = rows["C"], rows["period"]
-    dgamma, dbeta = engine.empty((C,), x.dtype), engine.empty((C,), x.dtype)
-    partial = engine.empty((jobs, 2, period), np.float64)
-    factors = engine.empty((4, period), x.dtype)
-    kernels, plan = engine.kernels(x.dtype), engine.Plan()
-    plan.add(
-        kernels.batch_norm_backward_sums, jobs, x=x, y=y, dy=dy, mean=table[0], table=table, g=g,
-        partial=partial, **rectifier, **rows, scratch=2 * (period + kernels.VL) * x.itemsize,
-        work=(2 if g is None else 4) * x.nbytes,
-    )  # fmt: skip
-    plan.add(
-        kernels.batch_norm_backward_merge, _merge_jobs(C), partial=partial, gamma=gamma,
-        mean=how.mean, variance=how.variance, dgamma=dgamma, dbeta=dbeta, factors=factors,
-        sums=engine.empty((2, C), np.float64), channels=_CHANNELS, eps=how.eps, **rows,
-        work=partial.nbytes,
+    passes, C, plan = _passes(x.shape, x.dtype), x.shape[-1], Plan()
+    dgamma, dbeta = empty((C,), x.dtype), empty((C,), x.dtype)
+    partial = empty((passes.parts, 2, passes.period), np.float64)
+    factors = empty((4, passes.period), x.dtype)
+    plan.append(
+        passes.sums, x=x, y=y, dy=dy, mean=table, table=table, g=g, partial=partial, **rectifier
+    )
+    plan.append(
+        passes.gradients, partial=partial, gamma=gamma, mean=how.mean, variance=how.variance,
+        dgamma=dgamma, dbeta=dbeta, factors=factors, sums=empty((2, C), np.float64), eps=how.eps,
     )  # fmt: skip
     dx = None
     if input_gradient:
-        dx = engine.empty(x.shape, x.dtype)
+        dx = empty(x.shape, x.dtype)
         left = IDENTITY if g is not None else rectifier  # g is behind it already
-        plan.add(
-            kernels.batch_norm_backward_input, jobs, x=x, dy=dy if g is None else g, table=table,
-            factors=factors, dx=dx, constant=how.constant, **left, **rows, work=3 * x.nbytes,
+        plan.append(
+            passes.input_gradient, x=x, dy=dy if g is None else g, table=table, factors=factors,
+            dx=dx, constant=how.constant, **left,
         )  # fmt: skip
     plan.run()
     return dx, dgamma, dbeta, (dy if g is None else g) if how.joined else None
@@ -343,7 +366,7 @@ def channel_statistics(x: Array) -> tuple[Array, Array]:
     """
     _check_input(x, 1)
     C = x.shape[-1]
-    plan = engine.Plan()
+    plan = Plan()
     mean, variance, _ = _statistics(plan, x, np.ones(C, x.dtype), np.zeros(C, x.dtype), 1.0)
     plan.run()
     return mean, variance
@@ -364,7 +387,7 @@ def standardize(x: Array, mean: Array, std: Array) -> Array:
     """
     _check_input(x, 0)
     mean, std = _per_channel(mean, x, np.float64, "mean"), _per_channel(std, x, np.float64, "std")
-    plan = engine.Plan()
+    plan = Plan()
     y = _apply(plan, x, _table(x, mean, 1 / std, np.zeros_like(mean)), None, IDENTITY)
     plan.run()
     return y

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
 
 from cycnn import engine
 from cycnn._check import Array
@@ -19,12 +22,19 @@ def channel_rows(x: Array, samples: int = 1) -> tuple[dict[str, int], int]:
     samples : int
         How many of the leading rows stand each for themselves; 1 takes all together.
     """
-    lanes: int = engine.kernels(x.dtype).VL
-    C, group = x.shape[-1], 1
+    return cut_rows(x.shape, x.dtype, samples)
+
+
+def cut_rows(
+    shape: tuple[int, ...], dtype: np.dtype[Any], samples: int = 1
+) -> tuple[dict[str, int], int]:
+    """Return the same for an array of this shape and dtype."""
+    lanes: int = engine.kernels(dtype).VL
+    C, group = shape[-1], 1
     if 4 * lanes > C:  # full vectors, and at least four of them
         group = lanes // math.gcd(C, lanes)
         group *= -(-4 * lanes // (group * C))
-    grouped, loose = divmod(x.size // C // max(samples, 1), group)
+    grouped, loose = divmod(math.prod(shape[:-1]) // max(samples, 1), group)
     chunk = min(max(_PART // (group * C), 32), 256)
     parts = -(-grouped // chunk) + (loose > 0)
     rows = {
