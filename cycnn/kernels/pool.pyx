@@ -347,41 +347,48 @@ cdef void max_pool_backward(const void* args, Py_ssize_t job, char* scratch) noe
         w = w + 1
 
 
+cdef inline void sum_of_shares(
+        const BackwardArgs* a, const Py_ssize_t* source, const real* share, Py_ssize_t reads,
+        Py_ssize_t c, real* dx, Py_ssize_t n) noexcept nogil:
+    cdef vf sum = vf_zero()
+    cdef Py_ssize_t j
+    for j in range(reads):
+        sum = vf_fma(load(a.dy + source[j] + c, n), vf_bcast(share + j), sum)
+    store(dx + c, sum, n)
+
+
 cdef void avg_pool_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """dx[i, c] = sum of dy[o, c] / count[o] over the windows o that read pixel i."""
-    cdef const BackwardArgs* a = <const BackwardArgs*>args
-    cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.inputs), end = i
-    cdef Py_ssize_t rows = 0, reads, r, w, j, c, n
+    cdef BackwardArgs a = (<const BackwardArgs*>args)[0]
+    cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.inputs), row = i // a.W
+    cdef Py_ssize_t w = i - row * a.W, rows = 0, reads, r, j, c, C = a.C
     cdef Py_ssize_t* base = <Py_ssize_t*>scratch
     cdef Py_ssize_t* first = base + a.rows
     cdef Py_ssize_t* count = first + a.rows
     cdef Py_ssize_t* source = count + a.rows
     cdef real* share = <real*>(source + a.reads)
-    cdef const real* dy = a.dy
-    cdef real* dx = a.dx + i * a.C
-    cdef Py_ssize_t C = a.C
-    cdef vf sum
+    cdef real* dx = a.dx + i * C
+    rows = reader_rows(&a, row, base, first, count)
     while i < stop:
-        if i >= end:
-            rows = reader_rows(a, i // a.W, base, first, count)
-            end = i // a.W * a.W + a.W
-        w = i % a.W
+        if w == a.W:
+            w = 0
+            row = row + 1
+            rows = reader_rows(&a, row, base, first, count)
         reads = 0
         for r in range(rows):
             for j in range(a.start_w[w], a.start_w[w + 1]):
-                source[reads] = (base[r] + a.window_w[j]) * a.C
+                source[reads] = (base[r] + a.window_w[j]) * C
                 share[reads] = <real>1 / <real>(count[r] * a.count_w[a.window_w[j]])
                 reads = reads + 1
         c = 0
-        while c < C:
-            n = lanes(c, C)
-            sum = vf_zero()
-            for j in range(reads):
-                sum = vf_fma(load(dy + source[j] + c, n), vf_bcast(share + j), sum)
-            store(dx + c, sum, n)
+        while c + VL <= C:
+            sum_of_shares(&a, source, share, reads, c, dx, VL)
             c = c + VL
+        if c < C:
+            sum_of_shares(&a, source, share, reads, c, dx, C - c)
         dx = dx + C
         i = i + 1
+        w = w + 1
 
 
 cdef void lp_pool_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
