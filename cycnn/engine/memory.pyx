@@ -3,7 +3,8 @@
 Fresh memory costs a page fault every 4 KB, which on memory-bound layers is more than the layer; a
 block goes back to the pool when the last array on it dies and is handed out again, still mapped.
 
-Size classes: eight per power of two, so a block is at most 12.5 % larger than asked for.  A block
+Size classes: eight per power of two, so a new block is at most 12.5 % larger than asked for; where
+none of a class is free, one up to twice as large serves (scratch memory has many sizes).  A block
 that was not used again within WINDOW allocations is released, and so are the blocks freed longest
 ago when the pool holds (live + cached) more than 1.5 times the peak of the live bytes: a training
 step needs some sizes on its way up and others on its way down, more than its peak taken together.
@@ -96,6 +97,7 @@ cdef struct Pool:
 cdef enum:
     WINDOW = 8192
     SLACK = 1 << 24         # small processes need not count their bytes
+    SHARED = 1 << 16        # from this size on, a block serves smaller requests too
 
 cdef Pool pool
 cdef PyThread_type_lock lock = PyThread_allocate_lock()
@@ -149,13 +151,24 @@ cdef void trim(size_t most) noexcept nogil:
         free(c)
 
 
+cdef Chunk* best_fit(int kind, size_t size) noexcept nogil:
+    """Return the smallest free chunk of at least `size` bytes that serves, or NULL."""
+    cdef int k
+    if pool.classes[kind] != NULL or size < SHARED:
+        return pool.classes[kind]
+    for k in range(kind + 1, kind + 9):
+        if pool.classes[k] != NULL:
+            return pool.classes[k]
+    return NULL
+
+
 cdef Chunk* take(size_t size) noexcept nogil:
     """Return a chunk of at least `size` bytes, or NULL when there is no memory."""
     cdef int kind = 0
     cdef size_t rounded = class_size(size, &kind)
     cdef Chunk* c
     PyThread_acquire_lock(lock, 1)
-    c = pool.classes[kind]
+    c = best_fit(kind, rounded)
     if c != NULL:
         unlink(c)
     else:
