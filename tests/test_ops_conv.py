@@ -51,6 +51,8 @@ SHAPES = [  # sizes that miss the vector widths (4, 8, 16) and the channel block
     case((1, 5, 6, 7, 3), 3, 9, padding=1),
     case((2, 4, 5, 3, 1), (2, 3, 1), 17, stride=(1, 2, 1), padding="same"),
     case((1, 5, 4, 5, 70), (3, 1, 2), 6, stride=2),
+    case((2, 9, 11, 20), 1, 24),
+    case((3, 11, 13, 144), 1, 24),
 ]
 STRIDES = [
     case((2, 9, 7, 5), 3, 13, stride=2),
@@ -258,6 +260,7 @@ def test_number_and_place_of_rows_change_no_bit(rng, shape, kernel, filters, opt
         case((8, 28, 28, 32), 3, 40, padding=1),
         case((8, 28, 28, 3), 5, 40, stride=2, padding=2),
         case((8, 28, 28, 64), 1, 70),
+        case((8, 28, 28, 96), 1, 24),
         case((64, 2, 2, 128), 3, 128, padding=1),
         case((1, 9, 9, 130), 3, 150, padding=1),
         case((8, 28, 28, 100), 3, 100, groups=100, padding=1),

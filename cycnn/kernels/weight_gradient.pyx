@@ -7,15 +7,18 @@ A job sums one chunk of pixel blocks for one block of channels and some panels o
 the input under a block into a slab (window.pxd) and dy into panels of NR columns, and adds their
 product to its part of dweight in register tiles, the pixels running inside.  Where dweight has too
 few parts for all threads, the pixels are cut in S chunks (a number that follows from the shape
-alone), each with a partial sum of its own, added up in order by `sum_partials`.
+alone), each with a partial sum of its own, added up in order by `sum_partials`.  Of a 1x1 kernel, x
+and dy may change places; the partial sums are then transposed.
 
 Loop nest of a job:  block of pixels > panel of NR kernels > run of taps > tile of MR rows > pixels.
 """
+from libc.string cimport memset
 
+from cycnn.kernels.outer cimport STRIP, Ahead, accumulate_outer, accumulate_pairs, look_ahead
 from cycnn.kernels.simd cimport (
     MR, NR, VL, publish, real, vf, vf_add, vf_load, vf_load_part, vf_store, vf_store_part, vf_zero,
 )
-from cycnn.kernels.tile cimport ACCUMULATE, accumulate_outer
+from cycnn.kernels.tile cimport ACCUMULATE
 from cycnn.kernels.window cimport (
     Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_of,
 )
@@ -30,6 +33,7 @@ cdef struct WeightGradientArgs:
     Py_ssize_t blocks           # of pixels
     Py_ssize_t chunks           # S
     Py_ssize_t panels           # of NR kernels, in one job
+    Py_ssize_t swapped          # 1: x and dy have changed places, for a matrix product
     Py_ssize_t at_rows, at_dy, at_spare, at_slab        # bytes into scratch
 
 
@@ -50,97 +54,76 @@ cdef Py_ssize_t list_pixels(const Block* b, const Windows* at, real** x) noexcep
 cdef void pack_dy(
     const real* dy, Py_ssize_t pixels, Py_ssize_t K, Py_ssize_t columns, real* packed,
 ) noexcept nogil:
-    """packed[p, j] = dy[p, j] for j < columns, 0 up to NR."""
+    """packed[p, j] = dy[p, j] for j < columns, 0 up to NR, and zeros in the end."""
     cdef Py_ssize_t _p
-    cdef bint wide = columns > VL
-    for _p in range(pixels):
-        if columns >= NR:
+    if columns >= NR:
+        for _p in range(pixels):
             vf_store(packed, vf_load(dy))
             vf_store(packed + VL, vf_load(dy + VL))
-        else:
+            dy = dy + K
+            packed = packed + NR
+    else:
+        for _p in range(pixels):
             vf_store(packed, vf_load_part(dy, columns))
-            vf_store(packed + VL, vf_load_part(dy + VL, columns - VL) if wide else vf_zero())
-        dy = dy + K
-        packed = packed + NR
+            vf_store(packed + VL,
+                     vf_load_part(dy + VL, columns - VL) if columns > VL else vf_zero())
+            dy = dy + K
+            packed = packed + NR
+    memset(packed, 0, (NR + MR) * sizeof(real))
 
 
-cdef void sum_panel(
-    const real* packed, Py_ssize_t pixels, Py_ssize_t columns, bint first, real* dbias,
+cdef void sum_columns(
+    const real* dy, Py_ssize_t step, Py_ssize_t pixels, Py_ssize_t columns, bint first, real* dbias,
 ) noexcept nogil:
-    """dbias[j] (+)= sum over p of packed[p, j], in four interleaved sums."""
-    cdef vf a0 = vf_zero(), a1 = vf_zero(), b0 = vf_zero(), b1 = vf_zero()
-    cdef Py_ssize_t p = 0
-    while p + 1 < pixels:
-        a0 = vf_add(a0, vf_load(packed))
-        b0 = vf_add(b0, vf_load(packed + VL))
-        a1 = vf_add(a1, vf_load(packed + NR))
-        b1 = vf_add(b1, vf_load(packed + NR + VL))
-        packed = packed + 2 * NR
-        p = p + 2
-    if p < pixels:
-        a0 = vf_add(a0, vf_load(packed))
-        b0 = vf_add(b0, vf_load(packed + VL))
-    a0 = vf_add(a0, a1)
-    b0 = vf_add(b0, b1)
-    if not first:
-        a0 = vf_add(a0, vf_load_part(dbias, columns))
-        if columns > VL:
-            b0 = vf_add(b0, vf_load_part(dbias + VL, columns - VL))
-    vf_store_part(dbias, a0, columns)
-    if columns > VL:
-        vf_store_part(dbias + VL, b0, columns - VL)
+    """dbias[j] (+)= sum over p of dy[p * step + j], in four interleaved sums."""
+    cdef vf s0, s1, s2, s3
+    cdef Py_ssize_t j = 0, n, _p
+    cdef const real* q
+    while j < columns:
+        n = columns - j
+        q = dy + j
+        s0 = vf_zero() if first else vf_load_part(dbias + j, n)
+        s1 = s2 = s3 = vf_zero()
+        for _p in range(pixels // 4):
+            s0 = vf_add(s0, vf_load_part(q, n))
+            s1 = vf_add(s1, vf_load_part(q + step, n))
+            s2 = vf_add(s2, vf_load_part(q + 2 * step, n))
+            s3 = vf_add(s3, vf_load_part(q + 3 * step, n))
+            q = q + 4 * step
+        for _p in range(pixels % 4):
+            s0 = vf_add(s0, vf_load_part(q, n))
+            q = q + step
+        vf_store_part(dbias + j, vf_add(vf_add(s0, s1), vf_add(s2, s3)), n)
+        j = j + VL
 
 
-cdef struct Ahead:
-    # What will be read next, fetched by the lines of a cache while the tiles before it are summed.
-    const real* start           # of the next pixel's or panel's elements
-    Py_ssize_t step             # from one pixel to the next
-    Py_ssize_t lines            # of each pixel, still to be fetched
-
-
-cdef inline void take_line(Ahead* ahead, const real** next, Py_ssize_t* step) noexcept nogil:
-    """Move on to the next line of `ahead`, if there is one."""
-    if ahead.lines > 0:
-        next[0] = ahead.start
-        step[0] = ahead.step
-        ahead.start = ahead.start + 64 // sizeof(real)
-        ahead.lines = ahead.lines - 1
+cdef inline void tile(
+    bint wide, real** x, Py_ssize_t pixels, Py_ssize_t shift, Py_ssize_t rows, const real* dy,
+    Ahead* ahead, real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
+) noexcept nogil:
+    """Add the products of at most MR rows, in the lowest tile that holds them."""
+    if rows > 2 * (MR // 3):
+        accumulate_outer(MR, wide, x, pixels, shift, dy, ahead, dw, column, columns, flags)
+    elif rows > MR // 2:
+        accumulate_outer(2 * (MR // 3), wide, x, pixels, shift, dy, ahead, dw, column, columns,
+                         flags)
+    elif rows > MR // 3:
+        accumulate_pairs(MR // 2, wide, x, pixels, shift, dy, ahead, dw, column, columns, flags)
+    else:
+        accumulate_pairs(MR // 3, wide, x, pixels, shift, dy, ahead, dw, column, columns, flags)
 
 
 cdef void tiles(
     real** x, Py_ssize_t pixels, Py_ssize_t shift, Py_ssize_t rows, const real* dy, Ahead* ahead,
-    Ahead* later, real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
+    real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
 ) noexcept nogil:
     """Add the products of `rows` consecutive inputs of each window with one panel of dy."""
-    cdef Py_ssize_t i = 0, left, step
-    cdef const real* next
-    cdef bint wide = columns > VL
+    cdef Py_ssize_t i = 0
     while i < rows:
-        left = rows - i
-        next = dy
-        step = 0
-        take_line(ahead if ahead.lines > 0 else later, &next, &step)
-        if left > 2 * (MR // 3):
-            if wide:
-                accumulate_outer(MR, True, x, pixels, shift + i, dy, next, step, dw + i,
-                                 column, columns, flags)
-            else:
-                accumulate_outer(MR, False, x, pixels, shift + i, dy, next, step, dw + i,
-                                 column, columns, flags)
-        elif left > MR // 3:
-            if wide:
-                accumulate_outer(2 * (MR // 3), True, x, pixels, shift + i, dy, next, step, dw + i,
-                                 column, columns, flags)
-            else:
-                accumulate_outer(2 * (MR // 3), False, x, pixels, shift + i, dy, next, step, dw + i,
-                                 column, columns, flags)
+        if columns > VL:
+            tile(True, x, pixels, shift + i, rows - i, dy, ahead, dw + i, column, columns, flags)
         else:
-            if wide:
-                accumulate_outer(MR // 3, True, x, pixels, shift + i, dy, next, step, dw + i,
-                                 column, columns, flags)
-            else:
-                accumulate_outer(MR // 3, False, x, pixels, shift + i, dy, next, step, dw + i,
-                                 column, columns, flags)
+            tile(False, x, pixels, shift + i, rows - i, dy, ahead, dw + i, column, columns, flags)
         i = i + MR
 
 
@@ -174,8 +157,8 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
     cdef Py_ssize_t c = cb * a.channel_block, channels = min(a.channel_block, C - c)
     cdef Py_ssize_t merged = v.TW if rows_merge(v) else 1
     cdef Py_ssize_t first = split * a.panels, last = min(all_panels, first + a.panels)
-    cdef Py_ssize_t t, p, pixels, columns, flags
-    cdef Ahead ahead, later
+    cdef Py_ssize_t t, p, pixels, columns, flags, strips
+    cdef Ahead[2] ahead         # the next panel of dy and the next block of x
     cdef const real* dy
     cdef real** x = <real**>scratch
     cdef real** rows = <real**>(scratch + a.at_rows)
@@ -198,28 +181,29 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
             fill_slab(v, &b, g * C + c, slab)
         at = windows_of(v, &b, g * C + c, slab)
         pixels = list_pixels(&b, &at, x)
+        if a.dbias != NULL and a.swapped and split == 0:
+            sum_columns(at.origin, at.row_step, pixels, channels, flags == 0,
+                        a.dbias + chunk * v.C + g * C + c)
         dy = a.dy + ((b.plane * v.OH + b.row) * v.OW + b.column) * a.K + g * K + first * NR
-        # Of the next block's input, what a matrix product will read; windows overlap, in cache.
-        later.start = v.x + (b.row + pixels) * v.C + g * C + c
-        later.step = v.C
-        later.lines = 0 if v.source != NULL else (channels * sizeof(real) + 63) // 64
+        strips = (T // merged * ((merged * channels + MR - 1) // MR)
+                  * ((pixels + STRIP - 1) // STRIP))
+        # Windows overlap, in cache; only what a matrix product reads is fetched.
+        ahead[1] = look_ahead(v.x + (b.row + pixels) * v.C + g * C + c, v.C, channels,
+                              pixels if v.source == NULL else 0, strips * (last - first))
         for p in range(first, last):
             columns = min(<Py_ssize_t>NR, K - p * NR)
             pack_dy(dy + (p - first) * NR, pixels, a.K, columns, packed)
-            if a.dbias != NULL and cb == 0:
-                sum_panel(packed, pixels, columns, flags == 0,
-                          a.dbias + chunk * a.K + g * K + p * NR)
-            # Meanwhile the next panel of dy, or the first one of the next block, is on its way.
-            ahead.start = dy + (p + 1 - first) * NR
-            if p + 1 == last:
-                ahead.start = dy + pixels * a.K
-            ahead.step = a.K
-            ahead.lines = (NR * sizeof(real)) // 64
+            if a.dbias != NULL and not a.swapped and cb == 0:
+                sum_columns(packed, NR, pixels, columns, flags == 0,
+                            a.dbias + chunk * a.K + g * K + p * NR)
+            # The next panel, or the first one of the next block, is there when half is done.
+            ahead[0] = look_ahead(dy + (p + 1 - first) * NR if p + 1 < last else dy + pixels * a.K,
+                                  a.K, NR, pixels, (strips + 1) // 2)
             r = rows
             t = 0
             while t < T:
                 tiles(x, pixels, tap_at(v, &b, t // (v.TH * v.TW), t // v.TW % v.TH, t % v.TW),
-                      merged * channels, packed, &ahead, &later, r, p * NR, columns, flags)
+                      merged * channels, packed, ahead, r, p * NR, columns, flags)
                 r = r + (merged * channels + MR - 1) // MR * MR
                 t = t + merged
         flags = ACCUMULATE
@@ -246,12 +230,34 @@ cdef void sum_partials(const void* args, Py_ssize_t job, char* scratch) noexcept
         i = i + VL
 
 
+cdef struct SumTransposedArgs:
+    const real* partial         # IN   (count, columns, rows)
+    real* total                 # OUT  (rows, columns)
+    Py_ssize_t count, rows, columns
+
+
+cdef void sum_transposed(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """total[i, j] = sum over s of partial[s, j, i], s in order.  One job is one row of total."""
+    cdef const SumTransposedArgs* a = <const SumTransposedArgs*>args
+    cdef Py_ssize_t j, s
+    cdef const real* p
+    cdef real sum
+    for j in range(a.columns):
+        p = a.partial + j * a.rows + job
+        sum = p[0]
+        for s in range(1, a.count):
+            sum = sum + p[s * a.rows * a.columns]
+        a.total[job * a.columns + j] = sum
+
+
 JOBS = {
     "weight_gradient": publish(<void*>weight_gradient, sizeof(WeightGradientArgs), (
         "x* offset* source* D H W C OD OH OW SD SH SW TD TH TW LD LH LW "
         "planes block_planes block_rows block_columns copy "
-        "dy* dweight* dbias* K groups channel_block blocks chunks panels "
+        "dy* dweight* dbias* K groups channel_block blocks chunks panels swapped "
         "at_rows at_dy at_spare at_slab")),
     "sum_partials": publish(<void*>sum_partials, sizeof(SumPartialsArgs),
                             "partial* total* count size block"),
+    "sum_transposed": publish(<void*>sum_transposed, sizeof(SumTransposedArgs),
+                              "partial* total* count rows columns"),
 }

@@ -115,7 +115,7 @@ cdef inline void fill_slab(
     cdef const int64_t* source_w = source_h + v.LH + b.column * v.SW
     if v.source == NULL:
         for r in range(b.row, b.row + b.rows):
-            memcpy(slab, v.x + r * v.C + channel, b.channels * sizeof(real))
+            copy_channels(v.x + r * v.C + channel, b.channels, slab)
             slab = slab + b.pitch
         return
     for i in range(b.plane, b.plane + b.planes):

@@ -26,10 +26,6 @@ BLOCK_PIXELS = 1024
 MIN_JOBS = 32
 # The partial sums of a weight gradient may take this much, all chunks together.
 PARTIAL_BYTES = 4 << 20
-# Pixels of a block of a weight gradient: the tile over them is long enough, the panel of dy short
-# enough.
-GRADIENT_PIXELS = 256
-GRADIENT_CHANNELS = 64
 
 
 class Scratch:

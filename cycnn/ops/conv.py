@@ -24,10 +24,9 @@ import numpy as np
 
 from cycnn._check import Array, per_axis
 from cycnn.engine import Bound, Plan, empty, kernels, zeros
-from cycnn.ops import blocking, depthwise, winograd
+from cycnn.ops import blocking, depthwise, weight_gradient, winograd
 from cycnn.ops.algorithm import choose
 from cycnn.ops.blocking import Axis, Scratch
-from cycnn.ops.partials import add_partials
 from cycnn.ops.problem import (
     Problem,
     conv_output_shape,
@@ -167,50 +166,6 @@ def _input_gradient(p: Problem) -> tuple[_Sum, ...]:
         _sum(p, p.batch, axes, p.size, p.filters, p.channels, taps, strides, False, unit)
         for axes, taps in input_gradient_axes(p)
     )
-
-
-class _WeightSum(NamedTuple):
-    """The weight gradient kernel, all but the arrays, and how many partial sums it makes."""
-
-    sum: Bound
-    chunks: int
-
-
-@lru_cache(maxsize=512)
-def _weight_gradient(p: Problem) -> _WeightSum:
-    unit = kernels(p.dtype)
-    if p.pointwise:
-        batch, axes = 1, blocking.pointwise_axes(p.batch * math.prod(p.out))
-    else:
-        batch, axes = p.batch, forward_axes(p)
-    group_c, group_k = p.channels // p.groups, p.filters // p.groups
-    block = blocking.even_part(group_c, blocking.GRADIENT_CHANNELS, unit.VL)
-    blocks = blocking.pixel_blocks(batch, axes, block, unit, blocking.GRADIENT_PIXELS)
-    panels = -(-group_k // unit.NR)
-    channel_blocks = -(-group_c // block)
-    size = p.taps * group_c * p.filters * unit.itemsize
-    parts = channel_blocks * p.groups
-    chunks = max(
-        1, min(-(-blocking.MIN_JOBS // parts), blocks.number, blocking.PARTIAL_BYTES // size)
-    )
-    splits = min(panels, -(-blocking.MIN_JOBS // (parts * chunks)))
-    per_job = -(-panels // splits)
-    splits = -(-panels // per_job)
-    scratch = Scratch()
-    scratch.take(8 * blocks.pixels)
-    at_rows = scratch.take(8 * p.taps * (block + unit.MR))
-    at_dy = scratch.take(blocks.pixels * unit.NR * unit.itemsize)
-    at_spare = scratch.take((group_k + unit.NR) * unit.itemsize)
-    at_slab = scratch.take((blocks.slab + unit.MR) * unit.itemsize)
-    slots = blocking.window_slots(batch, axes, blocks, p.channels)
-    slots |= {
-        "copy": True, "K": p.filters, "groups": p.groups, "channel_block": block,
-        "blocks": blocks.number, "chunks": chunks, "panels": per_job, "at_rows": at_rows,
-        "at_dy": at_dy, "at_spare": at_spare, "at_slab": at_slab, "scratch": scratch.size,
-        "work": p.work,
-    }  # fmt: skip
-    jobs = chunks * channel_blocks * p.groups * splits
-    return _WeightSum(unit.weight_gradient.bind(jobs, **slots), chunks)
 
 
 # The three directions
@@ -417,17 +372,6 @@ def conv_backward_weight(
     if name in winograd.OUTPUTS:
         tiled = winograd.weight_gradient(p, winograd.OUTPUTS[name])
         winograd.run_weight_gradient(tiled, x, dy, dweight, dbias)
-        return dweight, dbias
-    s = _weight_gradient(p)
-    plan = Plan()
-    if s.chunks == 1:
-        plan.append(s.sum, x=x, dy=dy, dweight=dweight, dbias=dbias)
     else:
-        partial = empty((s.chunks, dweight.size), x.dtype)
-        partial_bias = empty((s.chunks, filters), x.dtype) if bias else None
-        plan.append(s.sum, x=x, dy=dy, dweight=partial, dbias=partial_bias)
-        add_partials(plan, partial, dweight)
-        if partial_bias is not None and dbias is not None:
-            add_partials(plan, partial_bias, dbias)
-    plan.run()
+        weight_gradient.backward_weight(p, dy, x, dweight, dbias)
     return dweight, dbias

@@ -6,11 +6,21 @@ from cycnn._check import Array
 from cycnn.engine import Plan, kernels
 
 
-def add_partials(plan: Plan, partial: Array, total: Array) -> None:
-    """Append a step that adds up partial sums (S, size) in order."""
+def add_partials(plan: Plan, partial: Array, total: Array, *, transposed: bool = False) -> None:
+    """Append a step that adds up partial sums (S, size) in order.
+
+    With `transposed`, each is the transpose of `total`, a matrix in its last two axes.
+    """
     unit = kernels(partial.dtype)
-    block = 64 * unit.VL
     count, size = partial.shape
+    if transposed:
+        rows, columns = total.shape[-2:]
+        plan.add(
+            unit.sum_transposed, rows, partial=partial, total=total, count=count, rows=rows,
+            columns=columns, work=float(partial.nbytes),
+        )  # fmt: skip
+        return
+    block = 64 * unit.VL
     plan.add(
         unit.sum_partials, -(-size // block), partial=partial, total=total, count=count, size=size,
         block=block, work=float(partial.nbytes),

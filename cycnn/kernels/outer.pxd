@@ -1,0 +1,394 @@
+# The register tiles of a weight gradient: MR rows x NR columns, summed over pixels in registers.
+#
+#     dw[i, j] += sum over pixels p of x_p[shift + i] * dy[p, j]
+#
+# As in tile.pxd, each accumulator is a local variable with a name, and `rows` and `wide` are
+# constants at each call.  Memory is asked for what comes next a little at a time, before each strip
+# of pixels: asked for all at once, it keeps the tile waiting.
+from cycnn.kernels.simd cimport (
+    MR, NR, VL, prefetch, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_zero,
+)
+from cycnn.kernels.tile cimport ACCUMULATE, finish, start
+
+
+cdef enum:
+    STRIP = 32                  # pixels
+
+
+cdef struct Ahead:
+    # Lines of pixels that will be read next, to be brought into the cache.
+    const real* pixel           # of the next line
+    Py_ssize_t step             # from one pixel to the next
+    Py_ssize_t width            # elements of a pixel
+    Py_ssize_t at               # where the next line begins among them
+    Py_ssize_t share            # lines to be fetched at a time
+    Py_ssize_t times            # still to come
+
+
+cdef inline Ahead look_ahead(
+    const real* pixel, Py_ssize_t step, Py_ssize_t width, Py_ssize_t pixels, Py_ssize_t times,
+) noexcept nogil:
+    """Return the lines of `pixels` pixels, to be fetched in `times` equal shares."""
+    cdef Ahead ahead
+    cdef Py_ssize_t lines = (width * sizeof(real) + 63) // 64 * pixels
+    ahead.pixel = pixel
+    ahead.step = step
+    ahead.width = width
+    ahead.at = 0
+    ahead.share = (lines + times - 1) // times
+    ahead.times = (lines + ahead.share - 1) // ahead.share if lines > 0 else 0
+    return ahead
+
+
+cdef inline void fetch(Ahead* ahead) noexcept nogil:
+    """Fetch one share.  (No min here: it would put these integers into vector registers.)"""
+    cdef const real* pixel = ahead.pixel
+    cdef Py_ssize_t at = ahead.at, _line
+    if ahead.times > 0:
+        for _line in range(ahead.share):
+            prefetch(pixel + at)
+            at = at + 64 // sizeof(real)
+            if at >= ahead.width:
+                at = 0
+                pixel = pixel + ahead.step
+        ahead.pixel = pixel
+        ahead.at = at
+        ahead.times = ahead.times - 1
+
+
+cdef inline void accumulate_outer(
+    int rows, bint wide,
+    real** x,                   # IN   one pointer per pixel
+    Py_ssize_t pixels,
+    Py_ssize_t shift,           # the first row's element in each x
+    const real* dy,             # IN   packed, NR columns for each pixel
+    Ahead* ahead,               # two
+    real** dw,                  # OUT  one pointer per row
+    Py_ssize_t column,
+    Py_ssize_t columns,
+    Py_ssize_t flags,
+) noexcept nogil:
+    """dw[i, j] += sum over pixels p of x_p[shift + i] * dy[p, j]: the tile of a weight gradient."""
+    cdef vf a0 = vf_zero(), a1 = vf_zero(), a2 = vf_zero(), a3 = vf_zero()
+    cdef vf a4 = vf_zero(), a5 = vf_zero(), a6 = vf_zero(), a7 = vf_zero()
+    cdef vf a8 = vf_zero(), a9 = vf_zero(), aa = vf_zero(), ab = vf_zero()
+    cdef vf b0 = vf_zero(), b1 = vf_zero(), b2 = vf_zero(), b3 = vf_zero()
+    cdef vf b4 = vf_zero(), b5 = vf_zero(), b6 = vf_zero(), b7 = vf_zero()
+    cdef vf b8 = vf_zero(), b9 = vf_zero(), ba = vf_zero(), bb = vf_zero()
+    cdef vf s, da, db = vf_zero()
+    cdef Py_ssize_t p = 0, end = (pixels - 1) % STRIP + 1
+    cdef const real* q
+    if flags & ACCUMULATE:
+        a0 = start(dw[0] + column, columns, flags)
+        if wide:
+            b0 = start(dw[0] + column + VL, columns - VL, flags)
+        if rows > 1:
+            a1 = start(dw[1] + column, columns, flags)
+            if wide:
+                b1 = start(dw[1] + column + VL, columns - VL, flags)
+        if rows > 2:
+            a2 = start(dw[2] + column, columns, flags)
+            if wide:
+                b2 = start(dw[2] + column + VL, columns - VL, flags)
+        if rows > 3:
+            a3 = start(dw[3] + column, columns, flags)
+            if wide:
+                b3 = start(dw[3] + column + VL, columns - VL, flags)
+        if rows > 4:
+            a4 = start(dw[4] + column, columns, flags)
+            if wide:
+                b4 = start(dw[4] + column + VL, columns - VL, flags)
+        if rows > 5:
+            a5 = start(dw[5] + column, columns, flags)
+            if wide:
+                b5 = start(dw[5] + column + VL, columns - VL, flags)
+        if rows > 6:
+            a6 = start(dw[6] + column, columns, flags)
+            if wide:
+                b6 = start(dw[6] + column + VL, columns - VL, flags)
+        if rows > 7:
+            a7 = start(dw[7] + column, columns, flags)
+            if wide:
+                b7 = start(dw[7] + column + VL, columns - VL, flags)
+        if rows > 8:
+            a8 = start(dw[8] + column, columns, flags)
+            if wide:
+                b8 = start(dw[8] + column + VL, columns - VL, flags)
+        if rows > 9:
+            a9 = start(dw[9] + column, columns, flags)
+            if wide:
+                b9 = start(dw[9] + column + VL, columns - VL, flags)
+        if rows > 10:
+            aa = start(dw[10] + column, columns, flags)
+            if wide:
+                ba = start(dw[10] + column + VL, columns - VL, flags)
+        if rows > 11:
+            ab = start(dw[11] + column, columns, flags)
+            if wide:
+                bb = start(dw[11] + column + VL, columns - VL, flags)
+    while p < pixels:
+        fetch(ahead)
+        fetch(ahead + 1)
+        while p < end:
+            q = x[p] + shift
+            da = vf_load(dy)
+            if wide:
+                db = vf_load(dy + VL)
+            s = vf_bcast(q)
+            a0 = vf_fma(s, da, a0)
+            if wide:
+                b0 = vf_fma(s, db, b0)
+            if rows > 1:
+                s = vf_bcast(q + 1)
+                a1 = vf_fma(s, da, a1)
+                if wide:
+                    b1 = vf_fma(s, db, b1)
+            if rows > 2:
+                s = vf_bcast(q + 2)
+                a2 = vf_fma(s, da, a2)
+                if wide:
+                    b2 = vf_fma(s, db, b2)
+            if rows > 3:
+                s = vf_bcast(q + 3)
+                a3 = vf_fma(s, da, a3)
+                if wide:
+                    b3 = vf_fma(s, db, b3)
+            if rows > 4:
+                s = vf_bcast(q + 4)
+                a4 = vf_fma(s, da, a4)
+                if wide:
+                    b4 = vf_fma(s, db, b4)
+            if rows > 5:
+                s = vf_bcast(q + 5)
+                a5 = vf_fma(s, da, a5)
+                if wide:
+                    b5 = vf_fma(s, db, b5)
+            if rows > 6:
+                s = vf_bcast(q + 6)
+                a6 = vf_fma(s, da, a6)
+                if wide:
+                    b6 = vf_fma(s, db, b6)
+            if rows > 7:
+                s = vf_bcast(q + 7)
+                a7 = vf_fma(s, da, a7)
+                if wide:
+                    b7 = vf_fma(s, db, b7)
+            if rows > 8:
+                s = vf_bcast(q + 8)
+                a8 = vf_fma(s, da, a8)
+                if wide:
+                    b8 = vf_fma(s, db, b8)
+            if rows > 9:
+                s = vf_bcast(q + 9)
+                a9 = vf_fma(s, da, a9)
+                if wide:
+                    b9 = vf_fma(s, db, b9)
+            if rows > 10:
+                s = vf_bcast(q + 10)
+                aa = vf_fma(s, da, aa)
+                if wide:
+                    ba = vf_fma(s, db, ba)
+            if rows > 11:
+                s = vf_bcast(q + 11)
+                ab = vf_fma(s, da, ab)
+                if wide:
+                    bb = vf_fma(s, db, bb)
+            dy = dy + NR
+            p = p + 1
+        end = end + STRIP
+    da = vf_zero()
+    finish(dw[0] + column, a0, da, columns, 0)
+    if wide:
+        finish(dw[0] + column + VL, b0, da, columns - VL, 0)
+    if rows > 1:
+        finish(dw[1] + column, a1, da, columns, 0)
+        if wide:
+            finish(dw[1] + column + VL, b1, da, columns - VL, 0)
+    if rows > 2:
+        finish(dw[2] + column, a2, da, columns, 0)
+        if wide:
+            finish(dw[2] + column + VL, b2, da, columns - VL, 0)
+    if rows > 3:
+        finish(dw[3] + column, a3, da, columns, 0)
+        if wide:
+            finish(dw[3] + column + VL, b3, da, columns - VL, 0)
+    if rows > 4:
+        finish(dw[4] + column, a4, da, columns, 0)
+        if wide:
+            finish(dw[4] + column + VL, b4, da, columns - VL, 0)
+    if rows > 5:
+        finish(dw[5] + column, a5, da, columns, 0)
+        if wide:
+            finish(dw[5] + column + VL, b5, da, columns - VL, 0)
+    if rows > 6:
+        finish(dw[6] + column, a6, da, columns, 0)
+        if wide:
+            finish(dw[6] + column + VL, b6, da, columns - VL, 0)
+    if rows > 7:
+        finish(dw[7] + column, a7, da, columns, 0)
+        if wide:
+            finish(dw[7] + column + VL, b7, da, columns - VL, 0)
+    if rows > 8:
+        finish(dw[8] + column, a8, da, columns, 0)
+        if wide:
+            finish(dw[8] + column + VL, b8, da, columns - VL, 0)
+    if rows > 9:
+        finish(dw[9] + column, a9, da, columns, 0)
+        if wide:
+            finish(dw[9] + column + VL, b9, da, columns - VL, 0)
+    if rows > 10:
+        finish(dw[10] + column, aa, da, columns, 0)
+        if wide:
+            finish(dw[10] + column + VL, ba, da, columns - VL, 0)
+    if rows > 11:
+        finish(dw[11] + column, ab, da, columns, 0)
+        if wide:
+            finish(dw[11] + column + VL, bb, da, columns - VL, 0)
+
+
+cdef inline void accumulate_pairs(
+    int rows, bint wide,        # at most MR // 2 rows
+    real** x, Py_ssize_t pixels, Py_ssize_t shift,
+    const real* dy,             # IN   with zeros after the last pixel
+    Ahead* ahead, real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
+) noexcept nogil:
+    """The same for few rows: even pixels are summed in a_i and b_i, odd ones in c_i and d_i.
+
+    A sum takes a product every four cycles or so, in which two units have time for eight vectors: a
+    low tile with one sum of each would keep them waiting.
+    """
+    cdef vf a0 = vf_zero(), a1 = vf_zero(), a2 = vf_zero()
+    cdef vf a3 = vf_zero(), a4 = vf_zero(), a5 = vf_zero()
+    cdef vf b0 = vf_zero(), b1 = vf_zero(), b2 = vf_zero()
+    cdef vf b3 = vf_zero(), b4 = vf_zero(), b5 = vf_zero()
+    cdef vf c0 = vf_zero(), c1 = vf_zero(), c2 = vf_zero()
+    cdef vf c3 = vf_zero(), c4 = vf_zero(), c5 = vf_zero()
+    cdef vf d0 = vf_zero(), d1 = vf_zero(), d2 = vf_zero()
+    cdef vf d3 = vf_zero(), d4 = vf_zero(), d5 = vf_zero()
+    cdef vf s, da, db = vf_zero()
+    cdef Py_ssize_t p = 0, end = (pixels - 1) % STRIP + 1
+    cdef const real* q
+    if flags & ACCUMULATE:
+        a0 = start(dw[0] + column, columns, flags)
+        if wide:
+            b0 = start(dw[0] + column + VL, columns - VL, flags)
+        if rows > 1:
+            a1 = start(dw[1] + column, columns, flags)
+            if wide:
+                b1 = start(dw[1] + column + VL, columns - VL, flags)
+        if rows > 2:
+            a2 = start(dw[2] + column, columns, flags)
+            if wide:
+                b2 = start(dw[2] + column + VL, columns - VL, flags)
+        if rows > 3:
+            a3 = start(dw[3] + column, columns, flags)
+            if wide:
+                b3 = start(dw[3] + column + VL, columns - VL, flags)
+        if rows > 4:
+            a4 = start(dw[4] + column, columns, flags)
+            if wide:
+                b4 = start(dw[4] + column + VL, columns - VL, flags)
+        if rows > 5:
+            a5 = start(dw[5] + column, columns, flags)
+            if wide:
+                b5 = start(dw[5] + column + VL, columns - VL, flags)
+    while p < pixels:
+        fetch(ahead)
+        fetch(ahead + 1)
+        while p < end:
+            q = x[p] + shift
+            da = vf_load(dy)
+            if wide:
+                db = vf_load(dy + VL)
+            s = vf_bcast(q)
+            a0 = vf_fma(s, da, a0)
+            if wide:
+                b0 = vf_fma(s, db, b0)
+            if rows > 1:
+                s = vf_bcast(q + 1)
+                a1 = vf_fma(s, da, a1)
+                if wide:
+                    b1 = vf_fma(s, db, b1)
+            if rows > 2:
+                s = vf_bcast(q + 2)
+                a2 = vf_fma(s, da, a2)
+                if wide:
+                    b2 = vf_fma(s, db, b2)
+            if rows > 3:
+                s = vf_bcast(q + 3)
+                a3 = vf_fma(s, da, a3)
+                if wide:
+                    b3 = vf_fma(s, db, b3)
+            if rows > 4:
+                s = vf_bcast(q + 4)
+                a4 = vf_fma(s, da, a4)
+                if wide:
+                    b4 = vf_fma(s, db, b4)
+            if rows > 5:
+                s = vf_bcast(q + 5)
+                a5 = vf_fma(s, da, a5)
+                if wide:
+                    b5 = vf_fma(s, db, b5)
+            dy = dy + NR
+            q = dy                          # the zeros, where the last pixel is alone
+            if p + 1 < pixels:
+                q = x[p + 1] + shift
+            da = vf_load(dy)
+            if wide:
+                db = vf_load(dy + VL)
+            s = vf_bcast(q)
+            c0 = vf_fma(s, da, c0)
+            if wide:
+                d0 = vf_fma(s, db, d0)
+            if rows > 1:
+                s = vf_bcast(q + 1)
+                c1 = vf_fma(s, da, c1)
+                if wide:
+                    d1 = vf_fma(s, db, d1)
+            if rows > 2:
+                s = vf_bcast(q + 2)
+                c2 = vf_fma(s, da, c2)
+                if wide:
+                    d2 = vf_fma(s, db, d2)
+            if rows > 3:
+                s = vf_bcast(q + 3)
+                c3 = vf_fma(s, da, c3)
+                if wide:
+                    d3 = vf_fma(s, db, d3)
+            if rows > 4:
+                s = vf_bcast(q + 4)
+                c4 = vf_fma(s, da, c4)
+                if wide:
+                    d4 = vf_fma(s, db, d4)
+            if rows > 5:
+                s = vf_bcast(q + 5)
+                c5 = vf_fma(s, da, c5)
+                if wide:
+                    d5 = vf_fma(s, db, d5)
+            dy = dy + NR
+            p = p + 2
+        end = end + STRIP
+    da = vf_zero()
+    finish(dw[0] + column, vf_add(a0, c0), da, columns, 0)
+    if wide:
+        finish(dw[0] + column + VL, vf_add(b0, d0), da, columns - VL, 0)
+    if rows > 1:
+        finish(dw[1] + column, vf_add(a1, c1), da, columns, 0)
+        if wide:
+            finish(dw[1] + column + VL, vf_add(b1, d1), da, columns - VL, 0)
+    if rows > 2:
+        finish(dw[2] + column, vf_add(a2, c2), da, columns, 0)
+        if wide:
+            finish(dw[2] + column + VL, vf_add(b2, d2), da, columns - VL, 0)
+    if rows > 3:
+        finish(dw[3] + column, vf_add(a3, c3), da, columns, 0)
+        if wide:
+            finish(dw[3] + column + VL, vf_add(b3, d3), da, columns - VL, 0)
+    if rows > 4:
+        finish(dw[4] + column, vf_add(a4, c4), da, columns, 0)
+        if wide:
+            finish(dw[4] + column + VL, vf_add(b4, d4), da, columns - VL, 0)
+    if rows > 5:
+        finish(dw[5] + column, vf_add(a5, c5), da, columns, 0)
+        if wide:
+            finish(dw[5] + column + VL, vf_add(b5, d5), da, columns - VL, 0)

@@ -1,0 +1,165 @@
+"""Weight gradient of a convolution: how the sum over all pixels is cut in jobs.
+
+    dweight[t, c, k] = sum over n, o of x[n, o * stride + t * dilation - begin, c] * dy[n, o, k]
+    dbias[k]         = sum over n, o of dy[n, o, k]
+
+It is a matrix product: rows are pairs (t, c), columns are k, and the sum runs over pixels.  Columns
+are padded to panels; of a 1x1 kernel, whose two factors are alike, rows and columns change places
+where that pads less (with 144 channels and 24 kernels, say), which gives dweight transposed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import NamedTuple
+
+from cycnn._check import Array
+from cycnn.engine import Bound, Plan, empty, kernels
+from cycnn.ops import blocking
+from cycnn.ops.blocking import Axis, Blocks, Scratch
+from cycnn.ops.partials import add_partials
+from cycnn.ops.problem import Problem, forward_axes
+
+# Pixels of a block: a panel of dy and what a tile reads of x fit the first-level cache.
+BLOCK_PIXELS = 128
+# Channels of a block, at most: a block of x fits the second-level cache.
+BLOCK_CHANNELS = (64, 128, 256)
+# What parts of a job take, as measured, in cycles; a row of a tile takes one for each pixel.
+PACK = 6.0  # a pixel of a panel of dy
+COPY = 0.5  # an element of the slab
+UPDATE = 3.0  # a row of a panel of dweight, read and written once for each block of pixels
+BLOCK = 500.0  # a block of pixels
+JOB = 2000.0
+ADD = 1.5  # a vector of a partial sum
+
+
+class _Product(NamedTuple):
+    """The sum over pixels as a matrix product: x gives the rows, dy the columns."""
+
+    batch: int
+    axes: Sequence[Axis]
+    taps: tuple[int, ...]
+    channels: int  # of one group, as filters
+    filters: int
+    groups: int
+    copy: bool  # x goes through a slab
+    swapped: bool  # x and dy have changed places
+
+
+class _Cut(NamedTuple):
+    """A cut of the sum in jobs."""
+
+    channel_block: int
+    blocks: Blocks
+    chunks: int
+    panels: int  # of a job
+    jobs: int
+    cost: float
+
+
+class _WeightSum(NamedTuple):
+    """The weight gradient kernel, all but the arrays, and how many partial sums it makes."""
+
+    sum: Bound
+    chunks: int
+    swapped: bool
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _product(p: Problem, unit: SimpleNamespace) -> _Product:
+    """Return the matrix product of a problem, rows and columns chosen."""
+    third = unit.MR // 3
+    channels, filters = p.channels // p.groups, p.filters // p.groups
+    if not p.pointwise:
+        axes = forward_axes(p)
+        return _Product(p.batch, axes, p.kernel, channels, filters, p.groups, True, False)
+
+    def padded(rows: int, columns: int) -> int:
+        return _round_up(rows, third) * _round_up(columns, unit.NR)
+
+    swapped = p.groups == 1 and padded(filters, channels) < padded(channels, filters)
+    if swapped:
+        channels, filters = filters, channels
+    # In place, the rows of x must not meet in a few sets of the cache, nor tiles read beyond them.
+    copy = p.groups > 1 or channels * unit.itemsize % 256 == 0 or channels % third > 0
+    axes = blocking.pointwise_axes(p.batch * math.prod(p.out))
+    return _Product(1, axes, p.kernel, channels, filters, p.groups, copy, swapped)
+
+
+def _cuts(m: _Product, unit: SimpleNamespace) -> Iterator[_Cut]:
+    """Yield the cuts to choose from and their cost: the times on 1, 2, 4, 8 and 16 threads, added.
+
+    Channels and panels can be cut freely, but each job copies its x and packs its dy; pixels can be
+    cut in chunks, each with a partial sum of its own, at most PARTIAL_BYTES together.
+    """
+    panels = -(-m.filters // unit.NR)
+    size = math.prod(m.taps) * m.channels * m.filters * m.groups
+    for channels in sorted(
+        {blocking.even_part(m.channels, most, unit.VL) for most in BLOCK_CHANNELS}
+    ):
+        blocks = blocking.pixel_blocks(m.batch, m.axes, channels, unit, BLOCK_PIXELS)
+        rows = m.taps[0] * m.taps[1] * _round_up(m.taps[2] * channels, unit.MR // 3)
+        for split, chunks in itertools.product((1, 2, 4, 8, 16, 32), repeat=2):
+            partial = chunks * size if chunks > 1 else 0
+            if (
+                split > panels
+                or chunks > blocks.number
+                or partial * unit.itemsize > blocking.PARTIAL_BYTES
+            ):
+                continue
+            per_job = -(-panels // split)
+            jobs = chunks * m.groups * -(-m.channels // channels) * -(-panels // per_job)
+            block = (blocks.pixels * (rows + PACK) + UPDATE * rows) * per_job + BLOCK
+            if m.copy:
+                block += COPY * blocks.slab
+            job = -(-blocks.number // chunks) * block + JOB
+            adding = ADD * partial / unit.VL
+            cost = sum(-(-jobs // n) * job + adding / n for n in (1, 2, 4, 8, 16))
+            yield _Cut(channels, blocks, chunks, per_job, jobs, cost)
+
+
+@lru_cache(maxsize=512)
+def _weight_gradient(p: Problem) -> _WeightSum:
+    unit = kernels(p.dtype)
+    m = _product(p, unit)
+    cut = min(_cuts(m, unit), key=lambda cut: cut.cost)
+    blocks = cut.blocks
+    scratch = Scratch()
+    scratch.take(8 * blocks.pixels)
+    at_rows = scratch.take(8 * p.taps * (cut.channel_block + unit.MR))
+    at_dy = scratch.take(((blocks.pixels + 1) * unit.NR + unit.MR) * unit.itemsize)
+    at_spare = scratch.take((m.filters + unit.NR) * unit.itemsize)
+    at_slab = scratch.take((blocks.slab + unit.MR) * unit.itemsize if m.copy else 0)
+    slots = blocking.window_slots(m.batch, m.axes, blocks, m.channels * m.groups)
+    slots |= {
+        "copy": m.copy, "K": m.filters * m.groups, "groups": m.groups,
+        "channel_block": cut.channel_block, "blocks": blocks.number, "chunks": cut.chunks,
+        "panels": cut.panels, "swapped": m.swapped, "at_rows": at_rows, "at_dy": at_dy,
+        "at_spare": at_spare, "at_slab": at_slab, "scratch": scratch.size, "work": p.work,
+    }  # fmt: skip
+    return _WeightSum(unit.weight_gradient.bind(cut.jobs, **slots), cut.chunks, m.swapped)
+
+
+def backward_weight(p: Problem, dy: Array, x: Array, dweight: Array, dbias: Array | None) -> None:
+    """Write dweight and, if given, dbias."""
+    s = _weight_gradient(p)
+    plan = Plan()
+    if s.chunks == 1 and not s.swapped:
+        plan.append(s.sum, x=x, dy=dy, dweight=dweight, dbias=dbias)
+    else:
+        if s.swapped:
+            x, dy = dy, x
+        partial = empty((s.chunks, dweight.size), x.dtype)
+        partial_bias = None if dbias is None else empty((s.chunks, dbias.size), x.dtype)
+        plan.append(s.sum, x=x, dy=dy, dweight=partial, dbias=partial_bias)
+        add_partials(plan, partial, dweight, transposed=s.swapped)
+        if partial_bias is not None and dbias is not None:
+            add_partials(plan, partial_bias, dbias)
+    plan.run()
