@@ -109,6 +109,9 @@ DEPTHWISE = [
         for multiplier in (1, 2, 3)
     ),
     case((1, 9, 10, 19), 3, 19, groups=19, stride=2, padding="same"),
+    case((2, 7, 37, 21), 3, 21, groups=21, stride=2, padding=1),
+    case((1, 8, 20, 37), 3, 37, groups=37, stride=2, padding=1),
+    case((3, 1, 1, 8), 3, 8, groups=8, stride=2, padding=1),
     case((2, 9, 10, 7), (5, 2), 14, groups=7, stride=(3, 1), padding=((2, 1), (0, 3))),
     case((2, 11, 10, 7), 3, 21, groups=7, dilation=2, padding=2),
     case((1, 7, 7, 33), 2, 33, groups=33, stride=3),

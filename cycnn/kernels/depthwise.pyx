@@ -3,15 +3,15 @@
     y[n, o, c] = activation(bias[c] + sum over t of x[n, o * S + offset[t], c] * w[t, c])
 
 So little work per byte that x must be read where it lies (depthwise_rows.pxd).  Vectors run over
-channels; eight neighbouring pixels stay in registers while the sum walks over the taps.  The input
-gradient is the same sum over other tables.  A multiplier repeats channels before, or adds them up
-after.
+channels; eight neighbouring pixels stay in registers while the sum walks over the taps, three at a
+time where they lie side by side.  The input gradient is the same sum over other tables.  A
+multiplier repeats channels before, or adds them up after.
 """
 from libc.stdint cimport int64_t
 
-from cycnn.kernels.depthwise_rows cimport LEFT, RIGHT, Inside, Row, Run, list_rows, load
+from cycnn.kernels.depthwise_rows cimport LEFT, RIGHT, Inside, Row, Run, list_rows, load, rows_ahead
 from cycnn.kernels.simd cimport (
-    VL, publish, real, vf, vf_fma, vf_max, vf_store, vf_store_part, vf_zero,
+    VL, prefetch, publish, real, vf, vf_fma, vf_max, vf_store, vf_store_part, vf_zero,
 )
 from cycnn.kernels.tile cimport RELU
 from cycnn.kernels.window cimport Window
@@ -34,6 +34,7 @@ cdef struct DepthwiseArgs:
     Py_ssize_t VD, VH, VW
     Inside inside
     Py_ssize_t flags            # of the tile
+    Py_ssize_t ahead            # input rows to fetch for the next output row
 
 
 cdef inline void put(
@@ -46,6 +47,83 @@ cdef inline void put(
         vf_store(y, sum)
     else:
         vf_store_part(y, sum, columns)
+
+
+cdef struct Sums:
+    # Of eight neighbouring outputs, one vector of channels each.
+    vf a0, a1, a2, a3, a4, a5, a6, a7
+
+
+cdef inline vf product(int tap, vf x, vf w0, vf w1, vf w2, vf sum) noexcept nogil:
+    """Return sum + x * w of a tap, which is a constant, if it is one of the three."""
+    if tap == 0:
+        return vf_fma(x, w0, sum)
+    if tap == 1:
+        return vf_fma(x, w1, sum)
+    if tap == 2:
+        return vf_fma(x, w2, sum)
+    return sum
+
+
+cdef inline void spread(
+    int pixels, int stride, int column, vf x, vf w0, vf w1, vf w2, Sums* s,
+) noexcept nogil:
+    """Add a column of x to the sums of all windows of three taps that it is in."""
+    s.a0 = product(column, x, w0, w1, w2, s.a0)
+    if pixels > 1:
+        s.a1 = product(column - stride, x, w0, w1, w2, s.a1)
+    if pixels > 2:
+        s.a2 = product(column - 2 * stride, x, w0, w1, w2, s.a2)
+    if pixels > 3:
+        s.a3 = product(column - 3 * stride, x, w0, w1, w2, s.a3)
+    if pixels > 4:
+        s.a4 = product(column - 4 * stride, x, w0, w1, w2, s.a4)
+    if pixels > 5:
+        s.a5 = product(column - 5 * stride, x, w0, w1, w2, s.a5)
+    if pixels > 6:
+        s.a6 = product(column - 6 * stride, x, w0, w1, w2, s.a6)
+    if pixels > 7:
+        s.a7 = product(column - 7 * stride, x, w0, w1, w2, s.a7)
+
+
+cdef inline void spread_row(
+    int pixels, int stride, bint whole, const real* x, Py_ssize_t C, Py_ssize_t columns,
+    Py_ssize_t edges, vf w0, vf w1, vf w2, Sums* s,
+) noexcept nogil:
+    """Add three taps next to each other: each column is loaded once for the windows it is in."""
+    cdef int last = (pixels - 1) * stride + 2
+    spread(pixels, stride, 0, vf_zero() if edges & LEFT else load(x, whole, columns), w0, w1, w2, s)
+    spread(pixels, stride, 1, load(x + C, whole, columns), w0, w1, w2, s)
+    if last > 2:
+        spread(pixels, stride, 2, load(x + 2 * C, whole, columns), w0, w1, w2, s)
+    if last > 3:
+        spread(pixels, stride, 3, load(x + 3 * C, whole, columns), w0, w1, w2, s)
+    if last > 4:
+        spread(pixels, stride, 4, load(x + 4 * C, whole, columns), w0, w1, w2, s)
+    if last > 5:
+        spread(pixels, stride, 5, load(x + 5 * C, whole, columns), w0, w1, w2, s)
+    if last > 6:
+        spread(pixels, stride, 6, load(x + 6 * C, whole, columns), w0, w1, w2, s)
+    if last > 7:
+        spread(pixels, stride, 7, load(x + 7 * C, whole, columns), w0, w1, w2, s)
+    if last > 8:
+        spread(pixels, stride, 8, load(x + 8 * C, whole, columns), w0, w1, w2, s)
+    if last > 9:
+        spread(pixels, stride, 9, load(x + 9 * C, whole, columns), w0, w1, w2, s)
+    if last > 10:
+        spread(pixels, stride, 10, load(x + 10 * C, whole, columns), w0, w1, w2, s)
+    if last > 11:
+        spread(pixels, stride, 11, load(x + 11 * C, whole, columns), w0, w1, w2, s)
+    if last > 12:
+        spread(pixels, stride, 12, load(x + 12 * C, whole, columns), w0, w1, w2, s)
+    if last > 13:
+        spread(pixels, stride, 13, load(x + 13 * C, whole, columns), w0, w1, w2, s)
+    if last > 14:
+        spread(pixels, stride, 14, load(x + 14 * C, whole, columns), w0, w1, w2, s)
+    if last > 15:
+        spread(pixels, stride, 15, load(x + 15 * C, whole, columns), w0, w1, w2, s)
+    spread(pixels, stride, last,
+           vf_zero() if edges & RIGHT else load(x + last * C, whole, columns), w0, w1, w2, s)
 
 
 cdef inline void convolve(
@@ -65,123 +143,76 @@ cdef inline void convolve(
     Py_ssize_t edges,           # LEFT, RIGHT: that of these pixels is an edge of the row
 ) noexcept nogil:
     """Sum over the taps for `pixels` (a constant) neighbours and one vector of channels."""
-    cdef vf wv = load(bias, whole, columns) if bias != NULL else vf_zero(), w1, w2, xv
+    cdef vf w0 = load(bias, whole, columns) if bias != NULL else vf_zero(), w1, w2
     cdef const real* p
     cdef Py_ssize_t t = 0
-    cdef vf a0 = wv, a1 = wv, a2 = wv, a3 = wv, a4 = wv, a5 = wv, a6 = wv, a7 = wv
+    cdef Sums s
+    s.a0 = s.a1 = s.a2 = s.a3 = s.a4 = s.a5 = s.a6 = s.a7 = w0
     while t < taps:
         p = x + offset[t]
-        wv = load(w + tap[t] * C, whole, columns)
-        if (t + 2 < taps and offset[t + 1] - offset[t] == step
-                and offset[t + 2] - offset[t + 1] == step):
-            # Three taps a pixel apart: each pixel is loaded once for the three windows it is in.
+        w0 = load(w + tap[t] * C, whole, columns)
+        if t + 2 < taps and offset[t + 1] == offset[t] + C and offset[t + 2] == offset[t] + 2 * C:
             w1 = load(w + tap[t + 1] * C, whole, columns)
             w2 = load(w + tap[t + 2] * C, whole, columns)
-            t = t + 3
-            xv = vf_zero() if edges & LEFT else load(p, whole, columns)
-            a0 = vf_fma(xv, wv, a0)
-            p = p + step
-            xv = load(p, whole, columns)
-            if pixels > 1:
-                a1 = vf_fma(xv, wv, a1)
-            a0 = vf_fma(xv, w1, a0)
-            p = p + step
-            xv = vf_zero() if pixels == 1 and edges & RIGHT else load(p, whole, columns)
-            if pixels > 2:
-                a2 = vf_fma(xv, wv, a2)
-            if pixels > 1:
-                a1 = vf_fma(xv, w1, a1)
-            a0 = vf_fma(xv, w2, a0)
-            if pixels > 1:
-                p = p + step
-                xv = vf_zero() if pixels == 2 and edges & RIGHT else load(p, whole, columns)
-                if pixels > 3:
-                    a3 = vf_fma(xv, wv, a3)
-                if pixels > 2:
-                    a2 = vf_fma(xv, w1, a2)
-                a1 = vf_fma(xv, w2, a1)
-            if pixels > 2:
-                p = p + step
-                xv = vf_zero() if pixels == 3 and edges & RIGHT else load(p, whole, columns)
-                if pixels > 4:
-                    a4 = vf_fma(xv, wv, a4)
-                if pixels > 3:
-                    a3 = vf_fma(xv, w1, a3)
-                a2 = vf_fma(xv, w2, a2)
-            if pixels > 3:
-                p = p + step
-                xv = vf_zero() if pixels == 4 and edges & RIGHT else load(p, whole, columns)
-                if pixels > 5:
-                    a5 = vf_fma(xv, wv, a5)
-                if pixels > 4:
-                    a4 = vf_fma(xv, w1, a4)
-                a3 = vf_fma(xv, w2, a3)
-            if pixels > 4:
-                p = p + step
-                xv = vf_zero() if pixels == 5 and edges & RIGHT else load(p, whole, columns)
-                if pixels > 6:
-                    a6 = vf_fma(xv, wv, a6)
-                if pixels > 5:
-                    a5 = vf_fma(xv, w1, a5)
-                a4 = vf_fma(xv, w2, a4)
-            if pixels > 5:
-                p = p + step
-                xv = vf_zero() if pixels == 6 and edges & RIGHT else load(p, whole, columns)
-                if pixels > 7:
-                    a7 = vf_fma(xv, wv, a7)
-                if pixels > 6:
-                    a6 = vf_fma(xv, w1, a6)
-                a5 = vf_fma(xv, w2, a5)
-            if pixels > 6:
-                p = p + step
-                xv = vf_zero() if pixels == 7 and edges & RIGHT else load(p, whole, columns)
-                if pixels > 7:
-                    a7 = vf_fma(xv, w1, a7)
-                a6 = vf_fma(xv, w2, a6)
-            if pixels > 7:
-                p = p + step
-                xv = vf_zero() if pixels == 8 and edges & RIGHT else load(p, whole, columns)
-                a7 = vf_fma(xv, w2, a7)
-        else:
-            t = t + 1
-            a0 = vf_fma(load(p, whole, columns), wv, a0)
-            if pixels > 1:
-                a1 = vf_fma(load(p + 1 * step, whole, columns), wv, a1)
-            if pixels > 2:
-                a2 = vf_fma(load(p + 2 * step, whole, columns), wv, a2)
-            if pixels > 3:
-                a3 = vf_fma(load(p + 3 * step, whole, columns), wv, a3)
-            if pixels > 4:
-                a4 = vf_fma(load(p + 4 * step, whole, columns), wv, a4)
-            if pixels > 5:
-                a5 = vf_fma(load(p + 5 * step, whole, columns), wv, a5)
-            if pixels > 6:
-                a6 = vf_fma(load(p + 6 * step, whole, columns), wv, a6)
-            if pixels > 7:
-                a7 = vf_fma(load(p + 7 * step, whole, columns), wv, a7)
-    put(y, a0, whole, columns, flags)
+            if step == C:
+                t = t + 3
+                spread_row(pixels, 1, whole, p, C, columns, edges, w0, w1, w2, &s)
+                continue
+            if step == 2 * C:
+                t = t + 3
+                spread_row(pixels, 2, whole, p, C, columns, edges, w0, w1, w2, &s)
+                continue
+        t = t + 1
+        s.a0 = vf_fma(load(p, whole, columns), w0, s.a0)
+        if pixels > 1:
+            s.a1 = vf_fma(load(p + 1 * step, whole, columns), w0, s.a1)
+        if pixels > 2:
+            s.a2 = vf_fma(load(p + 2 * step, whole, columns), w0, s.a2)
+        if pixels > 3:
+            s.a3 = vf_fma(load(p + 3 * step, whole, columns), w0, s.a3)
+        if pixels > 4:
+            s.a4 = vf_fma(load(p + 4 * step, whole, columns), w0, s.a4)
+        if pixels > 5:
+            s.a5 = vf_fma(load(p + 5 * step, whole, columns), w0, s.a5)
+        if pixels > 6:
+            s.a6 = vf_fma(load(p + 6 * step, whole, columns), w0, s.a6)
+        if pixels > 7:
+            s.a7 = vf_fma(load(p + 7 * step, whole, columns), w0, s.a7)
+    put(y, s.a0, whole, columns, flags)
     if pixels > 1:
-        put(y + 1 * y_step, a1, whole, columns, flags)
+        put(y + 1 * y_step, s.a1, whole, columns, flags)
     if pixels > 2:
-        put(y + 2 * y_step, a2, whole, columns, flags)
+        put(y + 2 * y_step, s.a2, whole, columns, flags)
     if pixels > 3:
-        put(y + 3 * y_step, a3, whole, columns, flags)
+        put(y + 3 * y_step, s.a3, whole, columns, flags)
     if pixels > 4:
-        put(y + 4 * y_step, a4, whole, columns, flags)
+        put(y + 4 * y_step, s.a4, whole, columns, flags)
     if pixels > 5:
-        put(y + 5 * y_step, a5, whole, columns, flags)
+        put(y + 5 * y_step, s.a5, whole, columns, flags)
     if pixels > 6:
-        put(y + 6 * y_step, a6, whole, columns, flags)
+        put(y + 6 * y_step, s.a6, whole, columns, flags)
     if pixels > 7:
-        put(y + 7 * y_step, a7, whole, columns, flags)
+        put(y + 7 * y_step, s.a7, whole, columns, flags)
+
+
+cdef inline void fetch_ahead(
+    const real* x, Py_ssize_t count, Py_ssize_t step, Py_ssize_t rows, Py_ssize_t row_step,
+) noexcept nogil:
+    """Fetch `count` elements, `step` apart, of each of some rows up from that of x."""
+    cdef Py_ssize_t _row, i
+    for _row in range(rows):
+        for i in range(count):
+            prefetch(x + i * step)
+        x = x - row_step
 
 
 cdef inline void convolve_channels(
     int pixels, const DepthwiseArgs* a, const Row* row, const Run* run, Py_ssize_t done, real* y,
+    Py_ssize_t below,           # from a window to the last row of the window below
 ) noexcept nogil:
     """Write all channels of `pixels` (a constant) outputs of a run, after `done`."""
-    cdef Py_ssize_t C = a.window.C, step = a.window.SW * C, y_step = a.VW * C, c = 0
-    cdef Py_ssize_t edges = run.edges
+    cdef const Window* v = &a.window
+    cdef Py_ssize_t C = v.C, step = v.SW * C, y_step = a.VW * C, c = 0, edges = run.edges
     cdef const real* x = run.x + done * step
     cdef const real* bias = NULL
     if done > 0:
@@ -190,6 +221,8 @@ cdef inline void convolve_channels(
         edges = edges & ~RIGHT
     y = y + (run.column + done) * y_step
     while c < C:
+        if a.ahead > 0 and c % (64 // sizeof(real)) == 0:
+            fetch_ahead(x + below + c, pixels * v.SW, C, a.ahead, v.W * C)
         if a.bias != NULL:
             bias = a.bias + c
         if C - c >= VL:
@@ -204,7 +237,7 @@ cdef inline void convolve_channels(
 cdef inline void convolve_row(const DepthwiseArgs* a, const Row* row) noexcept nogil:
     """Write an output row in equal groups of at most eight pixels, all channels of each in turn."""
     cdef Py_ssize_t n = row.plane // a.window.OD, od = row.plane - n * a.window.OD
-    cdef Py_ssize_t i, done, groups, pixels
+    cdef Py_ssize_t i, done, groups, pixels, below = rows_ahead(&a.window, row)
     cdef real* y = a.y + (((n * a.YD + a.UD + od * a.VD) * a.YH + a.UH + row.oh * a.VH) * a.YW
                           + a.UW) * a.window.C
     cdef const Run* run
@@ -215,21 +248,21 @@ cdef inline void convolve_row(const DepthwiseArgs* a, const Row* row) noexcept n
         while groups > 0:
             pixels = (run.count - done + groups - 1) // groups
             if pixels == 8:
-                convolve_channels(8, a, row, run, done, y)
+                convolve_channels(8, a, row, run, done, y, below)
             elif pixels == 7:
-                convolve_channels(7, a, row, run, done, y)
+                convolve_channels(7, a, row, run, done, y, below)
             elif pixels == 6:
-                convolve_channels(6, a, row, run, done, y)
+                convolve_channels(6, a, row, run, done, y, below)
             elif pixels == 5:
-                convolve_channels(5, a, row, run, done, y)
+                convolve_channels(5, a, row, run, done, y, below)
             elif pixels == 4:
-                convolve_channels(4, a, row, run, done, y)
+                convolve_channels(4, a, row, run, done, y, below)
             elif pixels == 3:
-                convolve_channels(3, a, row, run, done, y)
+                convolve_channels(3, a, row, run, done, y, below)
             elif pixels == 2:
-                convolve_channels(2, a, row, run, done, y)
+                convolve_channels(2, a, row, run, done, y, below)
             else:
-                convolve_channels(1, a, row, run, done, y)
+                convolve_channels(1, a, row, run, done, y, below)
             done = done + pixels
             groups = groups - 1
 
@@ -277,7 +310,7 @@ cdef void sum_repeats(const void* args, Py_ssize_t job, char* scratch) noexcept 
 
 JOBS = {
     "depthwise": publish(<void*>depthwise, sizeof(DepthwiseArgs), WINDOW_SLOTS + (
-        "w* bias* y* tap* YD YH YW UD UH UW VD VH VW " + INSIDE_SLOTS + "flags")),
+        "w* bias* y* tap* YD YH YW UD UH UW VD VH VW " + INSIDE_SLOTS + "flags ahead")),
     "repeat_channels": publish(<void*>repeat_channels, sizeof(RepeatArgs),
                                "x* y* size times block"),
     "sum_repeats": publish(<void*>sum_repeats, sizeof(RepeatArgs), "x* y* size times block"),

@@ -103,10 +103,10 @@ cdef inline Row* list_rows(
 
 
 cdef inline Py_ssize_t rows_ahead(const Window* v, const Row* row) noexcept nogil:
-    """Return the distance from a window to what the next output row is the first to read."""
+    """Return the distance from a window to the last input row of the window below."""
     if row.taps == 0:
         return 0
-    return row.runs[row.count // 2].offset[row.taps // 2] + (v.TH - v.TH // 2) * v.SH * v.W * v.C
+    return row.runs[row.count // 2].offset[row.taps - (v.TW + 1) // 2] + v.SH * v.W * v.C
 
 
 cdef inline vf load(const real* p, bint whole, Py_ssize_t columns) noexcept nogil:

@@ -5,6 +5,7 @@ The three directions are those of `cycnn.ops.conv`, which calls these functions 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,9 @@ from cycnn.ops.problem import Problem, forward_axes, input_gradient_axes
 JOB_WORK = 1 << 19
 # Multiply-adds of a partial sum of the weight gradient, so that adding it up costs little beside.
 CHUNK_WORK = 1 << 18
+# Bytes of x from which on it comes from memory, and is worth fetching ahead: at a quarter of this,
+# in cache, that costs 5 to 20 %.
+LARGE = 16 << 20
 LEFT, RIGHT = 1, 2  # of kernels/depthwise.pyx
 
 
@@ -37,7 +41,7 @@ def _window(p: Problem, axes: Sequence[Axis], rows: int) -> dict[str, Any]:
     regular = np.arange(w.out)[:, None] * w.step + np.array(w.offset) + shift
     inner = np.flatnonzero((table == regular).all(1) & (table >= 0).all(1))
     begin, end, edges = (int(inner[0]), int(inner[-1]) + 1, 0) if inner.size else (0, 0, 0)
-    if w.offset == (0, 1, 2) and w.step == 1 and inner.size:
+    if w.offset == (0, 1, 2) and w.step <= 2 and inner.size:
         # One column of zeros at an edge needs no run of its own.
         if begin == 1 and table[0].tolist() == [-1, 0, 1]:
             begin, edges = 0, LEFT
@@ -63,10 +67,13 @@ def _sum(p: Problem, axes: Sequence[Axis], result: Sequence[int], tap: Sequence[
     rows = max(
         1, min(JOB_WORK // (axes[2].out * len(tap) * p.filters), all_rows // blocking.MIN_JOBS)
     )
-    slots = _window(p, axes, rows) | {"tap": np.array(tap, np.int64)}
+    slots = _window(p, axes, rows) | {"tap": np.array(tap, np.int64), "ahead": 0}
     for letter, axis, extent in zip("DHW", axes, result, strict=True):
         slots |= {f"Y{letter}": extent, f"U{letter}": axis.start, f"V{letter}": axis.stride}
-    kernel: Kernel = kernels(p.dtype).depthwise
+    unit = kernels(p.dtype)
+    if p.filters * unit.itemsize * p.batch * math.prod(axis.size for axis in axes) > LARGE:
+        slots["ahead"] = min(axes[1].step, len(axes[1].taps))
+    kernel: Kernel = unit.depthwise
     return kernel.bind(-(-all_rows // rows), **slots)
 
 
