@@ -131,7 +131,8 @@ cdef inline void convolve(
     const real* x,              # IN   window of the first pixel
     Py_ssize_t step,            # from one window to the next
     const int64_t* offset,      # IN   of each tap
-    const int64_t* tap,         # IN   which they are, in w
+    const int64_t* tap,         # IN   where its weights are
+    Py_ssize_t threes,          # taps in threes that lie side by side
     Py_ssize_t taps,
     const real* w,              # IN   (T, C)
     Py_ssize_t C,
@@ -148,20 +149,19 @@ cdef inline void convolve(
     cdef Py_ssize_t t = 0
     cdef Sums s
     s.a0 = s.a1 = s.a2 = s.a3 = s.a4 = s.a5 = s.a6 = s.a7 = w0
+    while t < threes:
+        p = x + offset[t]
+        w0 = load(w + tap[t], whole, columns)
+        w1 = load(w + tap[t + 1], whole, columns)
+        w2 = load(w + tap[t + 2], whole, columns)
+        t = t + 3
+        if step == C:
+            spread_row(pixels, 1, whole, p, C, columns, edges, w0, w1, w2, &s)
+        else:
+            spread_row(pixels, 2, whole, p, C, columns, edges, w0, w1, w2, &s)
     while t < taps:
         p = x + offset[t]
-        w0 = load(w + tap[t] * C, whole, columns)
-        if t + 2 < taps and offset[t + 1] == offset[t] + C and offset[t + 2] == offset[t] + 2 * C:
-            w1 = load(w + tap[t + 1] * C, whole, columns)
-            w2 = load(w + tap[t + 2] * C, whole, columns)
-            if step == C:
-                t = t + 3
-                spread_row(pixels, 1, whole, p, C, columns, edges, w0, w1, w2, &s)
-                continue
-            if step == 2 * C:
-                t = t + 3
-                spread_row(pixels, 2, whole, p, C, columns, edges, w0, w1, w2, &s)
-                continue
+        w0 = load(w + tap[t], whole, columns)
         t = t + 1
         s.a0 = vf_fma(load(p, whole, columns), w0, s.a0)
         if pixels > 1:
@@ -226,11 +226,11 @@ cdef inline void convolve_channels(
         if a.bias != NULL:
             bias = a.bias + c
         if C - c >= VL:
-            convolve(pixels, True, x + c, step, run.offset, row.tap, row.taps, a.w + c, C, bias,
-                     y + c, y_step, VL, a.flags, edges)
+            convolve(pixels, True, x + c, step, run.offset, row.tap, run.threes, row.taps, a.w + c,
+                     C, bias, y + c, y_step, VL, a.flags, edges)
         else:
-            convolve(pixels, False, x + c, step, run.offset, row.tap, row.taps, a.w + c, C, bias,
-                     y + c, y_step, C - c, a.flags, edges)
+            convolve(pixels, False, x + c, step, run.offset, row.tap, run.threes, row.taps, a.w + c,
+                     C, bias, y + c, y_step, C - c, a.flags, edges)
         c = c + VL
 
 
@@ -276,7 +276,7 @@ cdef void depthwise(const void* args, Py_ssize_t job, char* scratch) noexcept no
     cdef Py_ssize_t r, i
     for r in range(count):
         for i in range(rows[r].taps):
-            rows[r].tap[i] = a.tap[rows[r].tap[i]]
+            rows[r].tap[i] = a.tap[rows[r].tap[i]] * v.C
         convolve_row(a, rows + r)
 
 

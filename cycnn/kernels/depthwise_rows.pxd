@@ -2,7 +2,8 @@
 #
 # An output row is cut in runs: the columns whose windows lie inside the image, and each border
 # column by itself, where taps on a zero read from a row of zeros.  With three taps a pixel apart
-# and one column of zeros at most, the whole row is one run with edges.
+# and one column of zeros at most, the whole row is one run with edges.  Taps that lie side by side
+# come first, in threes: they share the pixels they load.
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
@@ -16,6 +17,7 @@ cdef struct Run:
     Py_ssize_t column
     Py_ssize_t count
     int64_t* offset             # of each tap of the row
+    Py_ssize_t threes           # how many taps come first, in threes that lie side by side
     Py_ssize_t edges            # a sum of LEFT and RIGHT
 
 
@@ -48,6 +50,9 @@ cdef inline void list_row(
     cdef const int64_t* source_w = v.source + v.LD + v.LH
     cdef int64_t* offset = row.tap + v.TD * v.TH * v.TW
     cdef const real* x = v.x + n * v.D * v.H * v.W * v.C
+    cdef const int64_t* taps_w = v.offset + v.TD + v.TH
+    cdef Py_ssize_t tripled = v.TW // 3 * 3 if taps_w[v.TW - 1] == v.TW - 1 and v.SW <= 2 else 0
+    cdef Py_ssize_t part
     cdef bint within
     cdef Run* run
     row.count = 0
@@ -64,18 +69,24 @@ cdef inline void list_row(
             run.count = inside.end - inside.begin
             run.edges = inside.edges
         i = 0
-        for td in range(v.TD):
-            d = v.source[od * v.SD + v.offset[td]]
-            for th in range(v.TH):
-                h = source_h[v.offset[v.TD + th]]
-                if d < 0 or h < 0:
-                    continue
-                for tw in range(v.TW):
-                    w = ow * v.SW + v.offset[v.TD + v.TH + tw]
-                    w = w + inside.shift if within else source_w[w]
-                    offset[i] = ((d * v.H + h) * v.W + w) * v.C if within or w >= 0 else zeros - x
-                    row.tap[i] = (td * v.TH + th) * v.TW + tw
-                    i = i + 1
+        run.threes = 0
+        for part in range(2):
+            for td in range(v.TD):
+                d = v.source[od * v.SD + v.offset[td]]
+                for th in range(v.TH):
+                    h = source_h[v.offset[v.TD + th]]
+                    if d < 0 or h < 0:
+                        continue
+                    for tw in range(tripled if part else 0, v.TW if part else tripled):
+                        w = ow * v.SW + taps_w[tw]
+                        w = w + inside.shift if within else source_w[w]
+                        offset[i] = zeros - x
+                        if within or w >= 0:
+                            offset[i] = ((d * v.H + h) * v.W + w) * v.C
+                        row.tap[i] = (td * v.TH + th) * v.TW + tw
+                        i = i + 1
+            if part == 0 and within:
+                run.threes = i
         row.taps = i
         offset = offset + i
         row.count = row.count + 1

@@ -56,7 +56,7 @@ def _window(p: Problem, axes: Sequence[Axis], rows: int) -> dict[str, Any]:
         "shift": shift,
         "edges": edges,
         "scratch": (p.filters + unit.VL) * unit.itemsize
-        + rows * (64 + 8 * taps * (runs + 1) + 40 * runs),
+        + rows * (64 + 8 * taps * (runs + 1) + 48 * runs),
         "work": 2.0 * p.batch * taps * p.filters * d.out * h.out * w.out,
     }
 
