@@ -12,7 +12,7 @@ from cycnn.kernels.tile cimport ACCUMULATE, finish, start
 
 
 cdef enum:
-    STRIP = 32                  # pixels
+    STRIP = 16                  # pixels
 
 
 cdef struct Ahead:
