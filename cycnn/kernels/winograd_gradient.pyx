@@ -7,10 +7,11 @@ shared by all threads.  Run after run of tiles, all threads transform x and dy; 
 a part of the accumulator and adds the run's products to it, tile after tile, so that the order of
 every sum follows from the shape alone; in the end, the accumulator is transformed back.
 """
+from cycnn.kernels.outer cimport Ahead, accumulate_outer
 from cycnn.kernels.simd cimport (
     MR, NR, VL, publish, real, vf, vf_add, vf_load, vf_load_part, vf_store, vf_store_part, vf_zero,
 )
-from cycnn.kernels.tile cimport ACCUMULATE, accumulate_outer
+from cycnn.kernels.tile cimport ACCUMULATE
 from cycnn.kernels.winograd_tiles cimport Place, Tiles, place_of, transform_tiles
 from cycnn.kernels.winograd_transforms cimport transform_output_gradient, transform_weight_gradient
 
@@ -113,24 +114,26 @@ cdef inline void accumulate_panel(
 ) noexcept nogil:
     """sum[i][column + j] += sum over t of x[t][i] * g[t, j], for `rows` rows i."""
     cdef Py_ssize_t i = 0, left, columns = NR if wide else VL
+    cdef Ahead[2] none          # V and g are in the cache
+    none[0].times = none[1].times = 0
     while i < rows:
         left = rows - i
         if left > 2 * (MR // 3):
             if wide:
-                accumulate_outer(MR, True, x, count, i, g, g, 0, sum + i, column, columns, flags)
+                accumulate_outer(MR, True, x, count, i, g, none, sum + i, column, columns, flags)
             else:
-                accumulate_outer(MR, False, x, count, i, g, g, 0, sum + i, column, columns, flags)
+                accumulate_outer(MR, False, x, count, i, g, none, sum + i, column, columns, flags)
         elif left > MR // 3:
             if wide:
-                accumulate_outer(2 * (MR // 3), True, x, count, i, g, g, 0, sum + i, column,
+                accumulate_outer(2 * (MR // 3), True, x, count, i, g, none, sum + i, column,
                                  columns, flags)
             else:
-                accumulate_outer(2 * (MR // 3), False, x, count, i, g, g, 0, sum + i, column,
+                accumulate_outer(2 * (MR // 3), False, x, count, i, g, none, sum + i, column,
                                  columns, flags)
         elif wide:
-            accumulate_outer(MR // 3, True, x, count, i, g, g, 0, sum + i, column, columns, flags)
+            accumulate_outer(MR // 3, True, x, count, i, g, none, sum + i, column, columns, flags)
         else:
-            accumulate_outer(MR // 3, False, x, count, i, g, g, 0, sum + i, column, columns, flags)
+            accumulate_outer(MR // 3, False, x, count, i, g, none, sum + i, column, columns, flags)
         i = i + MR
 
 
