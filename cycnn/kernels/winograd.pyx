@@ -20,7 +20,7 @@ from cycnn.kernels.simd cimport (
     vf_store_part, vf_zero,
 )
 from cycnn.kernels.tile cimport ACCUMULATE, RELU, multiply_rows
-from cycnn.kernels.winograd_tiles cimport Place, Tiles, place_of, transform_tiles
+from cycnn.kernels.winograd_tiles cimport Part, Place, Tiles, place_of, transform_tiles, whole
 from cycnn.kernels.winograd_transforms cimport transform_output, transform_weight
 
 cdef enum:
@@ -223,7 +223,8 @@ cdef void winograd(const void* args, Py_ssize_t job, char* scratch) noexcept nog
     cdef Py_ssize_t count = min(a.block, a.first + a.count - first)
     cdef real* V = <real*>(scratch + a.at_v)
     cdef real* M = <real*>(scratch + a.at_m)
-    transform_tiles(&a.tiles, a.x, first, count, V)
+    cdef Part part = whole(&a.tiles)
+    transform_tiles(&a.tiles, a.x, first, count, &part, V)
     for e in range(a.tiles.EH * a.tiles.EW):
         multiply_tiles(a, e, count, V, M, 0, (a.K + NR - 1) // NR, scratch)
     transform_back(a, first, count, M, scratch)
@@ -233,7 +234,9 @@ cdef void winograd_input(const void* args, Py_ssize_t job, char* scratch) noexce
     """One job is a block of tiles, from x to V."""
     cdef const WinogradArgs* a = <const WinogradArgs*>args
     cdef Py_ssize_t t = job * a.block
-    transform_tiles(&a.tiles, a.x, a.first + t, min(a.block, a.count - t), a.v + t * a.tiles.pitch)
+    cdef Part part = whole(&a.tiles)
+    transform_tiles(&a.tiles, a.x, a.first + t, min(a.block, a.count - t), &part,
+                    a.v + t * a.tiles.pitch)
 
 
 cdef void winograd_multiply(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:

@@ -102,35 +102,51 @@ cdef inline void fetch_next(
             prefetch(p[i * EW + EW - 1] + channels + (EW - 2) * c + j * line)
 
 
+cdef struct Part:
+    # Channels of a run of depth taps: what of V is computed.
+    Py_ssize_t td, taps
+    Py_ssize_t c, channels
+
+
 cdef inline void input_tiles(
-    int EH, int EW, const Tiles* v, const real* x, Py_ssize_t first, Py_ssize_t count, real* V,
+    int EH, int EW, const Tiles* v, const real* x, Py_ssize_t first, Py_ssize_t count,
+    const Part* part, real* V,
 ) noexcept nogil:
-    """V[e, t, td * C + c] = (B^T x B)[e] of tile first + t."""
+    """V[e, t, td * channels + c] = (B^T x B)[e] of tile first + t, for a part of its inputs."""
     cdef const real* p[MOST]
     cdef Py_ssize_t t, td, c
     cdef Place at
     cdef real* to
     for t in range(count):
         at = place_of(v, first + t)
-        for td in range(v.TD):
-            input_pointers(EH, EW, v, x, &at, td, p)
-            to = V + t * v.pitch + td * v.C     # a tail's zeros are overwritten by the next td
+        for td in range(part.taps):
+            input_pointers(EH, EW, v, x + part.c, &at, part.td + td, p)
+            to = V + t * v.pitch + td * part.channels   # a tail's zeros: the next td writes over them
             c = 0
-            while c + VL <= v.C:
+            while c + VL <= part.channels:
                 fetch_next(EH, EW, p, v.C, c)
                 input_vector(EH, EW, p, c, VL, to + c, v.element)
                 c = c + VL
-            if c < v.C:
-                input_vector(EH, EW, p, c, v.C - c, to + c, v.element)
+            if c < part.channels:
+                input_vector(EH, EW, p, c, part.channels - c, to + c, v.element)
 
 
 cdef inline void transform_tiles(
-    const Tiles* v, const real* x, Py_ssize_t first, Py_ssize_t count, real* V,
+    const Tiles* v, const real* x, Py_ssize_t first, Py_ssize_t count, const Part* part, real* V,
 ) noexcept nogil:
     """`input_tiles` for the size of tile at hand: F(4x4, 3x3), F(2x2, 3x3) or F(4, 3)."""
     if v.EH == 6:
-        input_tiles(6, 6, v, x, first, count, V)
+        input_tiles(6, 6, v, x, first, count, part, V)
     elif v.EH == 4:
-        input_tiles(4, 4, v, x, first, count, V)
+        input_tiles(4, 4, v, x, first, count, part, V)
     else:
-        input_tiles(1, 6, v, x, first, count, V)
+        input_tiles(1, 6, v, x, first, count, part, V)
+
+
+cdef inline Part whole(const Tiles* v) noexcept nogil:
+    """Return all channels of all depth taps."""
+    cdef Part part
+    part.td = part.c = 0
+    part.taps = v.TD
+    part.channels = v.C
+    return part

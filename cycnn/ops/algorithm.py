@@ -104,8 +104,6 @@ def _cheapest(p: Problem, direction: str) -> str:
 # (benchmarks/README.md); only the order of the costs matters.
 # --------------------------------------------------------------------------------
 
-CACHED = 3 << 20  # bytes of an accumulator that stay near
-
 
 def _product(
     rows: float, inputs: float, columns: int, unit: SimpleNamespace
@@ -129,7 +127,7 @@ def direct_cost(p: Problem, direction: str) -> float:
     pixels = p.batch * math.prod(p.out)
     if direction == "weight":
         products, stores = _product(p.taps * p.channels, pixels, p.filters, unit)
-        return 0.55 * products + 2.9 * stores + 7.1 * pixels * p.filters / float(unit.VL)
+        return 0.55 * products + 2.9 * stores + 4.7 * pixels * p.filters / float(unit.VL)
     backward = direction == "input"
     inputs, columns = (p.filters, p.channels) if backward else (p.channels, p.filters)
     products, stores = _product(pixels, p.taps * inputs, columns, unit)
@@ -152,11 +150,10 @@ def winograd_cost(p: Problem, direction: str, outputs: int) -> float:
     tile_outputs = t.number * t.elements * -(-filters // unit.VL)
     if direction == "weight":
         products, stores = _product(t.inputs, t.number, filters, unit)
-        far = max(0, t.elements * t.inputs * filters * unit.itemsize - CACHED)
-        transforms: float = 14.2 * tile_inputs + 7.0 * tile_outputs + 0.23 * far
-        return t.elements * (0.53 * products + 1.2 * stores) + transforms
+        transforms: float = 14.7 * tile_inputs + 4.0 * tile_outputs
+        return t.elements * (0.56 * products + 4.3 * stores) + transforms
     products, stores = _product(t.number, t.inputs, filters, unit)
-    weights = 4.1 * t.elements * t.inputs * -(-filters // unit.VL)
+    weights = 3.5 * t.elements * t.inputs * -(-filters // unit.VL)
     if direction == "input":  # transposed one by one
         weights += 0.75 * p.taps * p.channels * p.filters
     transforms = 7.2 * tile_inputs + weights

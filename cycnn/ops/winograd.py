@@ -288,15 +288,17 @@ def input_gradient(p: Problem, outputs: int) -> Sum:
 # --------------------------------------------------------------------------------
 
 
-class WeightGradient(NamedTuple):
-    """A weight gradient, all but the arrays."""
+# A job sums at most so many channels, in an accumulator of at most so many bytes.
+GRADIENT_CHANNELS, ACCUMULATOR_BYTES = 128, 5 << 20
+# Jobs that there should be, tiles of the least chunk, and bytes of all partial sums.
+GRADIENT_JOBS, GRADIENT_TILES, PARTIAL_BYTES = 16, 48, 8 << 20
 
-    steps: tuple[tuple[Bound, Bound, Bound], ...]  # transform x, transform dy, accumulate
-    weight: Bound
-    v_size: int
-    g_size: int
-    sum_size: int
-    bias_parts: int
+
+class WeightGradient(NamedTuple):
+    """A weight gradient, all but the arrays, and how many partial sums it makes."""
+
+    sum: Bound
+    chunks: int
 
 
 @lru_cache(maxsize=512)
@@ -304,66 +306,52 @@ def weight_gradient(p: Problem, outputs: int) -> WeightGradient:
     """Return dweight and dbias as sums over all tiles."""
     unit = kernels(p.dtype)
     t = tiling(p.batch, forward_axes(p), p.channels, p.filters, outputs, p.dtype)
-    panels = -(-p.filters // unit.NR)
-    tile_bytes = t.elements * (t.pitch + panels * unit.NR) * unit.itemsize
-    spans = runs(t.number, stage_of(tile_bytes, 4 * cache_sizes().l2))
-    size = spans[0][1]
-    rows = -(-size // TILES) * TILES
-    channel_block = blocking.even_part(t.inputs, 16 * TILES, TILES)
-    channel_blocks = -(-t.inputs // channel_block)
-    splits = min(panels, -(-2 * blocking.MIN_JOBS // (t.elements * channel_blocks)))
-    per_job = -(-panels // splits)
-    sum_element = odd_lines(t.inputs * panels * unit.NR, unit)
-    g_panel = odd_lines(rows * unit.NR, unit)
+    panels, depth = -(-p.filters // unit.NR), t.slots["TD"]
+    most = ACCUMULATOR_BYTES // (t.elements * panels * unit.NR * unit.itemsize)
+    most = max(unit.VL, min(GRADIENT_CHANNELS, most))
+    channels = blocking.even_part(p.channels, most, unit.VL)
+    parts = depth * -(-p.channels // channels)
+    size = p.taps * p.channels * p.filters * unit.itemsize
+    most = min(GRADIENT_JOBS // parts, t.number // GRADIENT_TILES, PARTIAL_BYTES // size)
+    chunks = 1 << max(0, most.bit_length() - 1)  # a power of two: equal shares for two threads
+    pitch = odd_lines(channels + max(unit.VL, unit.MR), unit)
+    tile_bytes = t.elements * (pitch + unit.NR) * unit.itemsize
+    block = min(block_of(tile_bytes), -(-t.number // chunks))
+    element, g_element = odd_lines(block * pitch, unit), odd_lines(block * unit.NR, unit)
+    rows = -(-channels // unit.MR) * unit.MR
+    sum_element = odd_lines(rows * unit.NR, unit)
+    sum_panel = t.elements * sum_element
     scratch = Scratch()
-    scratch.take(8 * rows)
+    scratch.take(8 * block)
     slots = t.slots | {
-        "pitch": t.pitch, "element": odd_lines(rows * t.pitch, unit), "K": p.filters,
-        "block": TILES, "panels": per_job, "channel_block": channel_block, "g_panel": g_panel,
-        "g_element": odd_lines(panels * g_panel, unit), "sum_element": sum_element,
-        "at_rows": scratch.take(8 * (channel_block + TILES)),
-        "at_spare": scratch.take(panels * unit.NR * unit.itemsize),
+        "pitch": pitch, "element": element, "K": p.filters, "number": t.number, "chunks": chunks,
+        "block": block, "channel_block": channels, "g_element": g_element,
+        "sum_element": sum_element, "sum_panel": sum_panel,
+        "at_sum": scratch.take(8 * rows),
+        "at_dy": scratch.take(8 * 16 * block),
+        "at_v": scratch.take((t.elements * element + unit.MR) * unit.itemsize),
+        "at_g": scratch.take(t.elements * g_element * unit.itemsize),
+        "at_accumulator": scratch.take(panels * sum_panel * unit.itemsize),
     }  # fmt: skip
-    slots["scratch"] = scratch.size
-    steps = []
-    for first, count in spans:
-        slots |= {"first": first, "count": count}
-        jobs = -(-count // TILES)
-        moved = 2.0 * count * t.elements
-        steps.append(
-            (
-                unit.winograd_gradient_input.bind(jobs, **slots, work=moved * t.inputs),
-                unit.winograd_gradient_output.bind(jobs, **slots, work=moved * p.filters),
-                unit.winograd_accumulate.bind(
-                    t.elements * channel_blocks * -(-panels // per_job), **slots,
-                    work=moved * t.inputs * p.filters,
-                ),
-            )
-        )  # fmt: skip
-    weight = unit.winograd_gradient_weight.bind(
-        t.inputs, **slots, work=2.0 * t.elements * t.inputs * p.filters
-    )
-    return WeightGradient(
-        tuple(steps), weight, t.elements * slots["element"], t.elements * slots["g_element"],
-        t.elements * sum_element, -(-t.number // TILES),
+    bound = unit.winograd_gradient.bind(
+        chunks * parts, **slots, scratch=scratch.size,
+        work=2.0 * t.number * t.elements * t.inputs * p.filters,
     )  # fmt: skip
+    return WeightGradient(bound, chunks)
 
 
 def run_weight_gradient(
     s: WeightGradient, x: Array, dy: Array, dweight: Array, dbias: Array | None
 ) -> None:
     """Compute dweight, and dbias where it is asked for."""
-    parts = None if dbias is None else empty((s.bias_parts, *dbias.shape), x.dtype)
-    arrays: dict[str, Any] = {
-        "x": x, "dy": dy, "v": empty((s.v_size,), x.dtype), "g": empty((s.g_size,), x.dtype),
-        "sum": empty((s.sum_size,), x.dtype), "dweight": dweight, "dbias": parts,
-    }  # fmt: skip
     plan = Plan()
-    for tiles_of_x, tiles_of_dy, accumulate in s.steps:
-        plan.append(tiles_of_x, **arrays)
-        plan.append(tiles_of_dy, beside=True, **arrays)
-        plan.append(accumulate, **arrays)
-    plan.append(s.weight, **arrays)
-    if parts is not None and dbias is not None:
-        add_partials(plan, parts, dbias)
+    if s.chunks == 1:
+        plan.append(s.sum, x=x, dy=dy, dweight=dweight, dbias=dbias)
+    else:
+        partial = empty((s.chunks, dweight.size), x.dtype)
+        partial_bias = None if dbias is None else empty((s.chunks, dbias.size), x.dtype)
+        plan.append(s.sum, x=x, dy=dy, dweight=partial, dbias=partial_bias)
+        add_partials(plan, partial, dweight)
+        if partial_bias is not None and dbias is not None:
+            add_partials(plan, partial_bias, dbias)
     plan.run()
