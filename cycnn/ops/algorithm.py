@@ -82,7 +82,8 @@ def choose(p: Problem, direction: str, algorithm: str) -> str:
     if algorithm != "auto":
         check_algorithm(algorithm, p.kernel, p.stride, p.dilation, p.groups, "conv")
     elif DEFAULT == "auto":
-        return _cheapest(p._replace(batch=_rows.get() or p.batch), direction)
+        rows = _rows.get()
+        return _cheapest(p if rows is None else p._replace(batch=rows), direction)
     name = DEFAULT if algorithm == "auto" else algorithm
     return name if name in OUTPUTS and fits(p, direction, OUTPUTS[name]) else "direct"
 
