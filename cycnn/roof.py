@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 from numpy.typing import DTypeLike
 
 from cycnn import engine
@@ -31,7 +32,7 @@ def fma_peak(dtype: DTypeLike = "float32", *, seconds: float = 0.05) -> float:
 
 def copy_bandwidth(*, seconds: float = 0.05) -> float:
     """Return the GB/s of a copy that no cache holds: what is read and what is written."""
-    x, y = (engine.zeros((_COPIED // 4,), "float32") for _ in range(2))
+    x, y = (np.zeros(_COPIED // 4, np.float32) for _ in range(2))  # not the pool's to keep
     x += 1  # all zero pages might be one
     width = _CHUNK // 4
     plan = engine.Plan()

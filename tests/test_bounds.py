@@ -86,7 +86,7 @@ for dtype in ("float32", "float64"):
         y = ops.locally_connected(x, weight, draw(*outputs, K), groups=groups)
         ops.locally_connected_backward_input(draw(*y.shape), weight, x_shape, groups=groups)
         ops.locally_connected_backward_weight(draw(*y.shape), x, kernel, groups=groups)
-    for N, C, K in [(1, 1, 1), (3, 5, 7), (13, 70, 37), (2, 129, 10)]:
+    for N, C, K in [(1, 1, 1), (3, 5, 7), (13, 70, 37), (2, 129, 10), (128, 100, 8)]:
         x, weight = draw(N, C), draw(C, K)
         ops.dense(x, weight, draw(K))
         ops.dense_backward_input(draw(N, K), weight)

@@ -127,6 +127,16 @@ def test_nan_reaches_all_outputs_of_its_tiles_and_no_other(rng):
     assert_array_equal(got, expected)
 
 
+def test_infinity_in_x_leaves_other_tiles_alone(rng):
+    x, weight, _, _ = problem(normal, rng, (2, 16, 16, 5), (3, 3), 6, "float32", {"padding": 1})
+    expected = ops.conv(x, weight, padding=1, algorithm="winograd4")
+    x[1, 9, 9, 2] = np.inf
+    got = ops.conv(x, weight, padding=1, algorithm="winograd4")
+    assert not np.isfinite(got[1, 8:11, 8:11]).any()
+    got[1, 8:12, 8:12] = expected[1, 8:12, 8:12]
+    assert same_bits(got, expected)
+
+
 # Bits
 # --------------------------------------------------------------------------------
 
@@ -194,11 +204,19 @@ def test_number_and_place_of_rows_change_no_bit(rng, x_shape, kernel, filters, o
         assert same_bits(part, dx[rows])
 
 
+def test_weights_too_large_to_keep_are_transformed_in_each_stage(rng, caches, monkeypatch):
+    arrays = problem(normal, rng, (3, 15, 14, 19), (3, 3), 37, "float32", {})
+    expected = all_bits(arrays, {}, "winograd4")
+    caches(1 << 10, 1 << 10)
+    monkeypatch.setattr(winograd, "WEIGHT_BYTES", 0)
+    assert all_bits(arrays, {}, "winograd4") == expected
+
+
 def test_prediction_does_not_depend_on_how_many_rows_came(rng):
     """The choice of an algorithm does, so predict makes it for its batch size."""
-    model = cycnn.Sequential([cycnn.Conv(256, 3, padding=1)], input_shape=(8, 8, 128), rng=0)
-    x = normal(rng, (64, 8, 8, 128))
-    chosen = {choose(_problem((n, 8, 8, 128), (3, 3), 256), "forward", "auto") for n in (1, 64)}
+    model = cycnn.Sequential([cycnn.Conv(128, 3, padding=1)], input_shape=(4, 4, 128), rng=0)
+    x = normal(rng, (64, 4, 4, 128))
+    chosen = {choose(_problem((n, 4, 4, 128), (3, 3), 128), "forward", "auto") for n in (1, 64)}
     y = model.predict(x)
     assert same_bits(model.predict(x[:1]), y[:1])
     assert same_bits(model.predict(x[:5]), y[:5])
@@ -276,3 +294,29 @@ for kernel in (3, 5):           # which it does not fit
     run_python(code, CYCNN_ALGORITHM=name)
     done = run_python("import cycnn", check=False, CYCNN_ALGORITHM="fast")
     assert "CYCNN_ALGORITHM must be one of auto, direct" in done.stderr
+
+
+# Training
+# --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_loss_curves_of_resnet18_agree_within_the_spread_of_two_seeds(monkeypatch):
+    """Under auto and under direct, from the same weights and batches."""
+    rng = np.random.default_rng(0)
+    patterns = normal(rng, (10, 32, 32, 3))
+    y = rng.integers(0, 10, 1024)
+    x = patterns[y] * np.float32(0.3) + normal(rng, (1024, 32, 32, 3))
+
+    def curve(name, seed):
+        monkeypatch.setattr(algorithm, "DEFAULT", name)
+        model = cycnn.models.resnet18(10, (32, 32, 3), rng=seed)
+        trainer = cycnn.Trainer(model, cycnn.CrossEntropy(), cycnn.SGD(0.02, momentum=0.9))
+        losses = [
+            trainer.step(x[i : i + 32], y[i : i + 32]) for _ in range(2) for i in range(0, 1024, 32)
+        ]
+        return np.array(losses).reshape(-1, 8).mean(1)
+
+    auto, direct, other = curve("auto", 0), curve("direct", 0), curve("direct", 1)
+    assert direct[-1] < 0.5 * direct[0]
+    assert np.max(np.abs(auto - direct)) <= np.max(np.abs(other - direct))

@@ -90,7 +90,7 @@ cdef struct Pool:
     size_t peak             # of the live bytes, in this window and the one before
     size_t last_peak
     size_t allocations
-    size_t missed           # bytes released for room and wanted again
+    size_t missed           # bytes released for room and wanted again; halved in each window
     size_t released[512]    # the allocation after which a class last gave one up for room
 
 
@@ -144,7 +144,7 @@ cdef void trim(size_t most) noexcept nogil:
     while pool.oldest != NULL and (
             pool.live + pool.cached > most or pool.allocations - pool.oldest.freed > WINDOW):
         c = pool.oldest
-        if pool.allocations - c.freed <= WINDOW:
+        if most > 0 and pool.allocations - c.freed <= WINDOW:
             pool.released[c.kind] = pool.allocations
         unlink(c)
         memory_release(c.data, c.size)
@@ -193,6 +193,7 @@ cdef Chunk* take(size_t size) noexcept nogil:
         if pool.allocations % WINDOW == 0:
             pool.last_peak = pool.peak
             pool.peak = pool.live
+            pool.missed = pool.missed // 2
     PyThread_release_lock(lock)
     return c
 

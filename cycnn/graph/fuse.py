@@ -93,7 +93,13 @@ class Activated(Layer):
 
         else:
             y, mask = self.pool.pool(y, rectified=True)
-        return y, lambda dy, input_gradient=True: affine_backward(mask(dy), input_gradient)
+
+        def backward(dy: Array, input_gradient: bool = True) -> Array | None:
+            dy = mask(dy)  # and let go of the one that came
+            dx: Array | None = affine_backward(dy, input_gradient)
+            return dx
+
+        return y, backward
 
 
 def fuse(program: Program) -> Program:

@@ -9,7 +9,7 @@ cdef inline void pack_panel(
     Py_ssize_t columns,         # how many of the NR there are
     real* packed,               # OUT  (channels, NR), columns that are not there are zero
 ) noexcept nogil:
-    cdef Py_ssize_t c, _c, k
+    cdef Py_ssize_t c, _c, k, first, last
     if SK == 1:
         for _c in range(channels):
             vf_store(packed, vf_load_part(w, columns))
@@ -19,11 +19,15 @@ cdef inline void pack_panel(
                 vf_store(packed + VL, vf_zero())
             w = w + SC
             packed = packed + NR
-    else:                                           # transposed: read along c, which is contiguous
-        for k in range(NR):
-            if k < columns:
-                for c in range(channels):
-                    packed[c * NR + k] = w[k * SK + c]
-            else:
-                for c in range(channels):
-                    packed[c * NR + k] = 0
+    else:                               # transposed: read along c, which is contiguous, a line
+        first = 0                       # at a time, so that what is written to stays near
+        while first < channels:
+            last = min(channels, first + 64 // sizeof(real))
+            for k in range(NR):
+                if k < columns:
+                    for c in range(first, last):
+                        packed[c * NR + k] = w[k * SK + c]
+                else:
+                    for c in range(first, last):
+                        packed[c * NR + k] = 0
+            first = last

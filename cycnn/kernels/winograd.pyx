@@ -44,7 +44,7 @@ cdef struct WinogradArgs:
     Py_ssize_t panels           # of NR kernels, in a job that multiplies
     Py_ssize_t channel_block    # of weights that a job transforms for itself
     Py_ssize_t u_element, m_pitch, m_element
-    Py_ssize_t at_y, at_spare, at_u, at_v, at_m         # bytes into scratch
+    Py_ssize_t at_y, at_spare, at_gathered, at_u, at_v, at_m        # bytes into scratch
 
 
 cdef inline void weight_vectors(
@@ -264,7 +264,7 @@ cdef void winograd_panels(const void* args, Py_ssize_t job, char* scratch) noexc
             channels = min(a.channel_block, v.C - c)
             for p in range(first, last):
                 transform_weights(a, p, td, c, channels, u + (p - first) * channels * NR,
-                                  a.u_element, <real*>(scratch + a.at_v))
+                                  a.u_element, <real*>(scratch + a.at_gathered))
             for e in range(v.EH * v.EW):
                 list_tiles(a, a.count, a.v + e * v.element + td * v.C + c, a.m + e * a.m_element,
                            scratch)
@@ -288,7 +288,7 @@ cdef void winograd_output(const void* args, Py_ssize_t job, char* scratch) noexc
 SLOTS = (
     "source* offset* zeros* D H W C OD OH OW SD TD LD LH rows columns EH EW pitch element "
     "x* w* tap* bias* y* u* v* m* ST SC SK K flags first count block panels channel_block "
-    "u_element m_pitch m_element at_y at_spare at_u at_v at_m"
+    "u_element m_pitch m_element at_y at_spare at_gathered at_u at_v at_m"
 )
 JOBS = {
     "winograd": publish(<void*>winograd, sizeof(WinogradArgs), SLOTS),

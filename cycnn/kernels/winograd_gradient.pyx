@@ -2,11 +2,12 @@
 
     dw = G^T [ sum over tiles of (A dy A^T) * (B^T x B) ] G
 
-the gradient of the forward formula (winograd_transforms.pxd).  A job sums one chunk of the tiles for
-one block of channels, in memory of its own: block after block of tiles it transforms x, and panel
-by panel of NR kernels it transforms dy and adds the products of all elements to its accumulator
-(panels, E, channels, NR).  In the end it transforms the accumulator back, to a partial sum of
-dweight.  The number of chunks follows from the shape alone; `sum_partials` adds them up in order.
+the gradient of the forward formula (winograd_transforms.pxd).  A job sums one chunk of the tiles
+for one block of channels, in memory of its own: block after block of tiles it transforms x, and
+panel by panel of NR kernels it transforms dy and adds the products of all elements to its
+accumulator (panels, E, channels, NR).  In the end it transforms the accumulator back, to a partial
+sum of dweight.  The number of chunks follows from the shape alone; `sum_partials` adds them up in
+order.
 
 Threads share nothing but x and dy, which are read once for each block of the other's channels: an
 accumulator for all, with a barrier after each block of tiles, left a second thread 5 % to gain.

@@ -121,7 +121,7 @@ cdef inline void input_tiles(
         at = place_of(v, first + t)
         for td in range(part.taps):
             input_pointers(EH, EW, v, x + part.c, &at, part.td + td, p)
-            to = V + t * v.pitch + td * part.channels   # a tail's zeros: the next td writes over them
+            to = V + t * v.pitch + td * part.channels       # the next td overwrites a tail's zeros
             c = 0
             while c + VL <= part.channels:
                 fetch_next(EH, EW, p, v.C, c)

@@ -199,11 +199,11 @@ class Conv(Convolution):
         The part of the input that is covered, as if the rest were not there: pixels start ...
         stop - 1. The gradient of the rest is 0.
     algorithm : {"auto", "direct", "winograd4", "winograd2"}
-        "direct" multiplies and adds as the formula says. "winograd4" and "winograd2" (3 x 3 kernels
-        with stride and dilation 1 and one group; the first also kernels of 3) transform tiles of
-        4 x 4 or 2 x 2 outputs, which takes 4 or 2.25 times fewer multiplications, with errors up to
-        10 times larger (docs/performance.md). "auto" takes what costs least for this shape and
-        batch.
+        "direct" multiplies and adds as the formula says. "winograd4" and "winograd2" transform
+        tiles of 4 x 4 or 2 x 2 outputs, with 4 or 2.25 times fewer multiplications, and for
+        "winograd4" up to 3 times the error bound (docs/performance.md); they take 3 x 3 kernels
+        ("winograd4" also 3 on the last axis), stride and dilation 1 there, and one group. "auto"
+        takes what costs least for this shape and batch.
     name : str, optional
 
     Attributes

@@ -62,8 +62,8 @@ def check_algorithm(
         OUTPUTS[name], three(kernel), three(stride), three(dilation), groups
     ):
         raise ValueError(
-            f"{owner}: algorithm {name!r} takes 3 x 3 kernels{' or 3' * (name == 'winograd4')} (on "
-            f"the last axes), stride and dilation 1 and groups=1, got kernel {tuple(kernel)}, "
+            f"{owner}: algorithm {name!r} takes 3 x 3 kernels{' or 3' * (name == 'winograd4')} on "
+            f"the last axes, stride and dilation 1 there and groups=1, got kernel {tuple(kernel)}, "
             f"stride {tuple(stride)}, dilation {tuple(dilation)}, groups={groups}"
         )
 

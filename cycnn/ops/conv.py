@@ -204,8 +204,8 @@ def conv(
         Applied to y while it is still in registers.
     algorithm : {"auto", "direct", "winograd4", "winograd2"}
         "direct" adds the products of the formula; "winograd4", F(4x4, 3x3) or F(4, 3), and
-        "winograd2", F(2x2, 3x3), transform tiles of the image first (kernels/winograd.pyx), with
-        errors some times larger; "auto" takes what costs least.
+        "winograd2", F(2x2, 3x3), transform tiles of the image first (kernels/winograd.pyx; errors:
+        docs/performance.md); "auto" takes what costs least.
 
     Returns
     -------
@@ -240,10 +240,10 @@ def conv(
         raise ValueError(
             f"conv: activation must be one of {tuple(ACTIVATIONS)}, got {activation!r}"
         )
+    flags, name = ACTIVATIONS[activation], choose(p, "forward", algorithm)
     y = empty((p.batch, *p.out[3 - p.axes :], p.filters), x.dtype)
     if p.batch == 0:
         return y
-    flags, name = ACTIVATIONS[activation], choose(p, "forward", algorithm)
     if p.depthwise:
         depthwise.forward(p, x, weight, bias, y, flags)
     elif name in winograd.OUTPUTS:

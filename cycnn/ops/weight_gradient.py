@@ -101,8 +101,9 @@ def _cuts(m: _Product, unit: SimpleNamespace) -> Iterator[_Cut]:
     """
     panels = -(-m.filters // unit.NR)
     size = math.prod(m.taps) * m.channels * m.filters * m.groups
+    whole = math.lcm(unit.VL, unit.MR // 3)  # vectors of x, and tiles that read nothing beyond
     for channels in sorted(
-        {blocking.even_part(m.channels, most, unit.VL) for most in BLOCK_CHANNELS}
+        {blocking.even_part(m.channels, most, whole) for most in BLOCK_CHANNELS}
     ):
         blocks = blocking.pixel_blocks(m.batch, m.axes, channels, unit, BLOCK_PIXELS)
         rows = m.taps[0] * m.taps[1] * _round_up(m.taps[2] * channels, unit.MR // 3)

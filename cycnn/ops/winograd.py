@@ -30,6 +30,9 @@ TILES = 12
 MIN_BLOCK, MAX_BLOCK = 24, 96
 # Channels of the weights that one job transforms, as in kernels/winograd.pyx.
 WEIGHT_CHANNELS = 16
+# Transformed weights, four times as many, may take this much memory; beyond, each stage transforms
+# them again.
+WEIGHT_BYTES = 64 << 20
 # Kernels whose weights one job transforms, and jobs that there should be.
 FUSED_KERNELS, FUSED_JOBS = 64, 16
 
@@ -157,7 +160,7 @@ class _Cut:
         self.slots = t.slots | strides | {
             "tap": np.array(tap, np.int64), "pitch": t.pitch, "K": filters, "panels": self.panels,
             "m_pitch": self.m_pitch, "u_element": self.u_element, "channel_block": 0,
-            "first": 0, "count": t.number, "at_u": 0, "at_v": 0, "at_m": 0,
+            "first": 0, "count": t.number, "at_gathered": 0, "at_u": 0, "at_v": 0, "at_m": 0,
         }  # fmt: skip
 
     def lay_out(self, tiles: int) -> None:
@@ -208,18 +211,18 @@ class _Cut:
         """Return a sum that takes all tiles, or one span after another, step by step."""
         t = self.tiling
         self.lay_out(spans[0][1])
-        steps = [] if len(spans) == 1 else [self.weights()]
+        once = len(spans) == 1 or self.u_size * self.unit.itemsize > WEIGHT_BYTES
+        steps = [] if once else [self.weights()]
         for first, count in spans:
             part = max(1, count // blocking.MIN_JOBS)
             self.slots |= {"first": first, "count": count, "block": part}
             jobs, moved = -(-count // part), 2.0 * count * t.elements
             steps += [
                 self.bind("winograd_input", jobs, moved * t.inputs),
-                self.multiply(count) if len(spans) > 1 else self.fused(count),
+                self.fused(count) if once else self.multiply(count),
                 self.bind("winograd_output", jobs, moved * self.filters),
             ]
-        u_size = self.u_size if len(spans) > 1 else 0
-        return Sum(tuple(steps), u_size, self.v_size, self.m_size)
+        return Sum(tuple(steps), 0 if once else self.u_size, self.v_size, self.m_size)
 
     def multiply(self, count: int) -> Bound:
         """Return the step that multiplies `count` tiles by weights that are transformed."""
@@ -240,7 +243,7 @@ class _Cut:
         return self.bind(
             "winograd_panels", -(-self.panels // panels), self.products(count), own + self.gathered,
             panels=panels, u_element=element, channel_block=part, at_u=self.scratch.size,
-            at_v=self.scratch.size + own,
+            at_gathered=self.scratch.size + own,
         )  # fmt: skip
 
 
@@ -288,10 +291,11 @@ def input_gradient(p: Problem, outputs: int) -> Sum:
 # --------------------------------------------------------------------------------
 
 
-# A job sums at most so many channels, in an accumulator of at most so many bytes.
+# A job sums at most so many channels, in an accumulator of about so many bytes (more where the
+# channels of one vector take more).
 GRADIENT_CHANNELS, ACCUMULATOR_BYTES = 128, 5 << 20
 # Jobs that there should be, tiles of the least chunk, and bytes of all partial sums.
-GRADIENT_JOBS, GRADIENT_TILES, PARTIAL_BYTES = 16, 48, 8 << 20
+GRADIENT_JOBS, GRADIENT_TILES, GRADIENT_BYTES = 16, 48, 8 << 20
 
 
 class WeightGradient(NamedTuple):
@@ -312,7 +316,7 @@ def weight_gradient(p: Problem, outputs: int) -> WeightGradient:
     channels = blocking.even_part(p.channels, most, unit.VL)
     parts = depth * -(-p.channels // channels)
     size = p.taps * p.channels * p.filters * unit.itemsize
-    most = min(GRADIENT_JOBS // parts, t.number // GRADIENT_TILES, PARTIAL_BYTES // size)
+    most = min(GRADIENT_JOBS // parts, t.number // GRADIENT_TILES, GRADIENT_BYTES // size)
     chunks = 1 << max(0, most.bit_length() - 1)  # a power of two: equal shares for two threads
     pitch = odd_lines(channels + max(unit.VL, unit.MR), unit)
     tile_bytes = t.elements * (pitch + unit.NR) * unit.itemsize
