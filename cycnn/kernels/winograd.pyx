@@ -216,6 +216,14 @@ cdef void transform_back(
         output_tiles(1, 6, a, first, count, M, scratch)
 
 
+cdef void transform(
+    const WinogradArgs* a, Py_ssize_t first, Py_ssize_t count, real* V,
+) noexcept nogil:
+    """V = B^T x B of tiles first to first + count."""
+    cdef Part part = whole(&a.tiles)
+    transform_tiles(&a.tiles, a.x, first, count, &part, V)
+
+
 cdef void winograd(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """One job is a block of tiles, from x to y."""
     cdef const WinogradArgs* a = <const WinogradArgs*>args
@@ -223,8 +231,7 @@ cdef void winograd(const void* args, Py_ssize_t job, char* scratch) noexcept nog
     cdef Py_ssize_t count = min(a.block, a.first + a.count - first)
     cdef real* V = <real*>(scratch + a.at_v)
     cdef real* M = <real*>(scratch + a.at_m)
-    cdef Part part = whole(&a.tiles)
-    transform_tiles(&a.tiles, a.x, first, count, &part, V)
+    transform(a, first, count, V)
     for e in range(a.tiles.EH * a.tiles.EW):
         multiply_tiles(a, e, count, V, M, 0, (a.K + NR - 1) // NR, scratch)
     transform_back(a, first, count, M, scratch)
@@ -234,9 +241,7 @@ cdef void winograd_input(const void* args, Py_ssize_t job, char* scratch) noexce
     """One job is a block of tiles, from x to V."""
     cdef const WinogradArgs* a = <const WinogradArgs*>args
     cdef Py_ssize_t t = job * a.block
-    cdef Part part = whole(&a.tiles)
-    transform_tiles(&a.tiles, a.x, a.first + t, min(a.block, a.count - t), &part,
-                    a.v + t * a.tiles.pitch)
+    transform(a, a.first + t, min(a.block, a.count - t), a.v + t * a.tiles.pitch)
 
 
 cdef void winograd_multiply(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
