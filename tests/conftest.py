@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Tests share their processors: an idle thread of OpenMP had better sleep than spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -12,6 +13,11 @@ import pytest
 
 import cycnn
 from cycnn import engine
+
+
+def pytest_configure() -> None:
+    """Take interrupts, which tests send; a run in the background of a shell ignores them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
