@@ -3,10 +3,11 @@
 Fresh memory costs a page fault every 4 KB, which on memory-bound layers is more than the layer; a
 block goes back to the pool when the last array on it dies and is handed out again, still mapped.
 
-Size classes: eight per power of two, so a new block is at most 12.5 % larger than asked for; where
-none of a class is free, one up to twice as large serves (scratch memory has many sizes).  A block
+Size classes: eight per power of two, so a new block is at most 12.5 % larger than asked for; from
+2 MB on, where none of a class is free, one up to twice as large serves (scratch memory has many
+sizes).  A block
 that was not used again within WINDOW allocations is released, and so are the blocks freed longest
-ago when the pool holds (live + cached) more than 1.5 times the peak of the live bytes: a training
+ago when the pool holds more than 1.5 times the peak of the live bytes: a training
 step needs some sizes on its way up and others on its way down, more than its peak taken together.
 Where that was too little, so that a block is missed that was released for it, the pool may hold
 that block more from then on, up to 2.5 times the peak: a network asks for the same blocks in every
@@ -73,6 +74,7 @@ cdef extern from "Python.h":
 cdef struct Chunk:
     char* data
     size_t size
+    size_t used             # of it: what was asked for, rounded up to a size class
     int kind                # its size class
     size_t freed            # the allocation after which it was given back
     Chunk* next             # in its class's free list
@@ -85,8 +87,9 @@ cdef struct Pool:
     Chunk* classes[512]     # free chunks, the last released first
     Chunk* newest
     Chunk* oldest
-    size_t live
-    size_t cached
+    size_t live             # bytes used
+    size_t cached           # bytes of free chunks
+    size_t held             # bytes of all chunks
     size_t peak             # of the live bytes, in this window and the one before
     size_t last_peak
     size_t allocations
@@ -97,7 +100,7 @@ cdef struct Pool:
 cdef enum:
     WINDOW = 8192
     SLACK = 1 << 24         # small processes need not count their bytes
-    SHARED = 1 << 16        # from this size on, a block serves smaller requests too
+    SHARED = 1 << 21        # from this size on, a block serves smaller requests too
 
 cdef Pool pool
 cdef PyThread_type_lock lock = PyThread_allocate_lock()
@@ -142,11 +145,12 @@ cdef void trim(size_t most) noexcept nogil:
     """Release the chunks freed longest ago: those beyond `most` bytes, and the stale."""
     cdef Chunk* c
     while pool.oldest != NULL and (
-            pool.live + pool.cached > most or pool.allocations - pool.oldest.freed > WINDOW):
+            pool.held > most or pool.allocations - pool.oldest.freed > WINDOW):
         c = pool.oldest
         if most > 0 and pool.allocations - c.freed <= WINDOW:
             pool.released[c.kind] = pool.allocations
         unlink(c)
+        pool.held -= c.size
         memory_release(c.data, c.size)
         free(c)
 
@@ -186,8 +190,11 @@ cdef Chunk* take(size_t size) noexcept nogil:
             if c.data == NULL:
                 free(c)
                 c = NULL
+            else:
+                pool.held += rounded
     if c != NULL:
-        pool.live += c.size
+        c.used = rounded
+        pool.live += rounded
         pool.peak = max(pool.peak, pool.live)
         pool.allocations += 1
         if pool.allocations % WINDOW == 0:
@@ -202,7 +209,7 @@ cdef void give(Chunk* c) noexcept nogil:
     """Put a chunk back; it stays mapped for the next array of its size class."""
     cdef size_t peak
     PyThread_acquire_lock(lock, 1)
-    pool.live -= c.size
+    pool.live -= c.used
     pool.cached += c.size
     c.freed = pool.allocations
     c.previous = NULL
