@@ -72,3 +72,8 @@ def per_axis(value: object, axes: int, name: str, minimum: int = 1) -> tuple[int
             )
         return numbers
     return (integer(value, name, minimum),) * axes
+
+
+def hashable(value: Any) -> Any:
+    """Return `value` with its lists as tuples."""
+    return tuple(map(hashable, value)) if isinstance(value, (list, tuple, np.ndarray)) else value

@@ -27,7 +27,7 @@ def fma_peak(dtype: DTypeLike = "float32", *, seconds: float = 0.05) -> float:
     y = engine.zeros((threads, kernels.VL), dtype)
     plan = engine.Plan()
     plan.add(kernels.fma_peak, threads, y=y, iterations=_ITERATIONS, a=0.5, b=0.5, work=operations)
-    return operations / _best(plan, seconds) / 1e9
+    return operations / fastest(plan, seconds) / 1e9
 
 
 def copy_bandwidth(*, seconds: float = 0.05) -> float:
@@ -41,10 +41,10 @@ def copy_bandwidth(*, seconds: float = 0.05) -> float:
         width=width, x_stride=width, y_stride=width, row_chunk=1, column_chunk=width,
         column_jobs=1, work=2 * _COPIED,
     )  # fmt: skip
-    return 2 * _COPIED / _best(plan, seconds) / 1e9
+    return 2 * _COPIED / fastest(plan, seconds) / 1e9
 
 
-def _best(plan: engine.Plan, seconds: float) -> float:
+def fastest(plan: engine.Plan, seconds: float) -> float:
     """Return the seconds of the fastest run of those begun within `seconds`, at least two."""
     times: list[float] = []
     end = time.perf_counter() + seconds

@@ -87,9 +87,9 @@ def test_dropout_keeps_its_share_and_the_mean(rng, rate, dtype):
     for axis in (0, 1):  # no pattern along either axis
         spread = np.sqrt(rate * (1 - rate) / x.shape[axis])
         assert np.abs(kept.mean(axis) - (1 - rate)).max() <= 6 * spread
-    assert_array_equal(ops.dropout_backward(x, rate, 7), y)
+    assert_array_equal(ops.dropout(x, rate, 7), y)
     dy = normal(rng, x.shape, dtype)
-    assert_array_equal(ops.dropout_backward(dy, rate, 7) != 0, kept & (dy != 0))
+    assert_array_equal(ops.dropout(dy, rate, 7) != 0, kept & (dy != 0))
 
 
 def test_dropout_mask_depends_on_the_seed_alone():

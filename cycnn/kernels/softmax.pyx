@@ -59,9 +59,10 @@ cdef void log_softmax_forward(const void* args, Py_ssize_t job, char* scratch) n
             k = k + VL
 
 
-cdef void softmax_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """dx = y (dy - sum of dy y)."""
-    cdef const SoftmaxBackwardArgs* a = <const SoftmaxBackwardArgs*>args
+cdef inline void gradient(
+    bint logarithm, const SoftmaxBackwardArgs* a, Py_ssize_t job,
+) noexcept nogil:
+    """dx = y (dy - sum of dy y), or, of the logarithm, dx = dy - e^y times the sum of dy."""
     cdef Py_ssize_t r, k, n, stop, K = a.K
     cdef const real* dy
     cdef const real* y
@@ -79,46 +80,29 @@ cdef void softmax_backward(const void* args, Py_ssize_t job, char* scratch) noex
             sum = vf_zero()
             while k < stop:
                 n = lanes(k, stop)
-                sum = vf_fma(load(dy + k, n), load(y + k, n), sum)
+                if logarithm:
+                    sum = vf_add(load(dy + k, n), sum)
+                else:
+                    sum = vf_fma(load(dy + k, n), load(y + k, n), sum)
                 k = k + VL
             result = result + total(sum)
         sum = vf_set1(<real>result)
         k = 0
         while k < K:
             n = lanes(k, K)
-            store(dx + k, vf_mul(load(y + k, n), vf_sub(load(dy + k, n), sum)), n)
+            if logarithm:
+                store(dx + k, vf_fnma(exp_of(load(y + k, n)), sum, load(dy + k, n)), n)
+            else:
+                store(dx + k, vf_mul(load(y + k, n), vf_sub(load(dy + k, n), sum)), n)
             k = k + VL
+
+
+cdef void softmax_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    gradient(False, <const SoftmaxBackwardArgs*>args, job)
 
 
 cdef void log_softmax_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """dx = dy - e^y times the sum of dy."""
-    cdef const SoftmaxBackwardArgs* a = <const SoftmaxBackwardArgs*>args
-    cdef Py_ssize_t r, k, n, stop, K = a.K
-    cdef const real* dy
-    cdef const real* y
-    cdef real* dx
-    cdef double result
-    cdef vf sum
-    for r in range(job * a.chunk, min(job * a.chunk + a.chunk, a.rows)):
-        dy = a.dy + r * K
-        y = a.y + r * K
-        dx = a.dx + r * K
-        result = 0
-        k = 0
-        while k < K:
-            stop = min(k + BLOCK, K)
-            sum = vf_zero()
-            while k < stop:
-                n = lanes(k, stop)
-                sum = vf_add(load(dy + k, n), sum)
-                k = k + VL
-            result = result + total(sum)
-        sum = vf_set1(<real>result)
-        k = 0
-        while k < K:
-            n = lanes(k, K)
-            store(dx + k, vf_fnma(exp_of(load(y + k, n)), sum, load(dy + k, n)), n)
-            k = k + VL
+    gradient(True, <const SoftmaxBackwardArgs*>args, job)
 
 
 JOBS = {

@@ -10,7 +10,8 @@ sum of dweight.  The number of chunks follows from the shape alone; `sum_partial
 order.
 
 Threads share nothing but x and dy, which are read once for each block of the other's channels: an
-accumulator for all, with a barrier after each block of tiles, left a second thread 5 % to gain.
+accumulator for all, with a barrier after each block of tiles, gained next to nothing from a
+second thread.
 """
 from cycnn.kernels.outer cimport Ahead, accumulate_outer
 from cycnn.kernels.simd cimport (

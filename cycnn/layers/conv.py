@@ -12,7 +12,7 @@ from cycnn._check import Array, integer, positive_int
 from cycnn.init import he_normal, zeros
 from cycnn.layers.base import Backward, Layer, register
 from cycnn.layers.building import Reach, Shapes, Weight, flag
-from cycnn.layers.parameter import Parameter
+from cycnn.layers.parameter import Parameter, add_gradients
 from cycnn.layers.window import Window
 
 Borders = tuple[tuple[int, int], ...]
@@ -143,13 +143,9 @@ class Convolution(Layer):
 
         def backward(dy: ArrayLike, input_gradient: bool = True) -> Array | None:
             dy = self.check_gradient(dy, y_shape)
-            if weight.trainable or (bias is not None and bias.trainable):
-                dweight, dbias = ops.conv_backward_weight(
-                    dy, x, kernel, bias=bias is not None, **options
-                )
-                weight.add_grad(dweight)
-                if bias is not None and dbias is not None:
-                    bias.add_grad(dbias)
+            add_gradients(
+                weight, bias, lambda b: ops.conv_backward_weight(dy, x, kernel, bias=b, **options)
+            )
             if not input_gradient:
                 return None
             dx = ops.conv_backward_input(dy, weight.data, x_shape, **options)

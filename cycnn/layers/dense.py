@@ -11,7 +11,7 @@ from cycnn._check import Array, positive_int
 from cycnn.init import he_normal, zeros
 from cycnn.layers.base import Backward, Layer, register
 from cycnn.layers.building import Shapes, Weight, flag
-from cycnn.layers.parameter import Parameter
+from cycnn.layers.parameter import Parameter, add_gradients
 
 
 @register
@@ -96,11 +96,9 @@ class Dense(Layer):
 
         def backward(dy: ArrayLike, input_gradient: bool = True) -> Array | None:
             dy = self.check_gradient(dy, y_shape)
-            if weight.trainable or (bias is not None and bias.trainable):
-                dweight, dbias = ops.dense_backward_weight(dy, x, bias=bias is not None)
-                weight.add_grad(dweight)
-                if bias is not None and dbias is not None:
-                    bias.add_grad(dbias)
+            add_gradients(
+                weight, bias, lambda with_bias: ops.dense_backward_weight(dy, x, with_bias)
+            )
             return ops.dense_backward_input(dy, weight.data) if input_gradient else None
 
         return y, backward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -121,3 +122,19 @@ class Parameter:
     def __repr__(self) -> str:
         frozen = "" if self.trainable else ", trainable=False"
         return f"Parameter(shape={self.shape}, dtype={self.dtype.name}{frozen})"
+
+
+def add_gradients(
+    weight: Parameter,
+    bias: Parameter | None,
+    gradients: Callable[[bool], tuple[Array, Array | None]],
+) -> None:
+    """Add the gradients of a layer's weight and bias, unless both are frozen.
+
+    `gradients(bias is not None)` computes them: dweight, and dbias or None.
+    """
+    if weight.trainable or (bias is not None and bias.trainable):
+        dweight, dbias = gradients(bias is not None)
+        weight.add_grad(dweight)
+        if bias is not None and dbias is not None:
+            bias.add_grad(dbias)

@@ -27,7 +27,6 @@ from cycnn.ops.elementwise import (
     add,
     concat,
     dropout,
-    dropout_backward,
     relu,
     relu_backward,
     scale,
@@ -72,7 +71,6 @@ from cycnn.ops.pool import (
     max_pool,
     max_pool_backward,
     max_pool_index,
-    pool_output_shape,
 )  # fmt: skip
 from cycnn.ops.rearrange import crop, crop_backward, pad, pad_backward, upsample, upsample_backward
 from cycnn.ops.regression_loss import (
@@ -98,14 +96,14 @@ __all__ = [
     "conv", "conv_backward_input", "conv_backward_weight", "conv_output_shape", "conv_transpose",
     "conv_transpose_backward_input", "conv_transpose_backward_weight",
     "conv_transpose_output_shape", "crop", "crop_backward", "dense", "dense_backward_input",
-    "dense_backward_weight", "dropout", "dropout_backward", "global_avg_pool",
+    "dense_backward_weight", "dropout", "global_avg_pool",
     "global_avg_pool_backward", "global_max_pool", "global_max_pool_backward", "group_norm",
     "group_norm_backward", "hinge_loss", "huber_loss", "lion_update", "local_response_norm",
     "local_response_norm_backward", "locally_connected", "locally_connected_backward_input",
     "locally_connected_backward_weight", "log_softmax", "log_softmax_backward", "logistic_loss",
     "lp_pool", "lp_pool_backward", "max_pool", "max_pool_backward", "max_pool_index",
     "max_unpool", "max_unpool_backward", "maximum", "maximum_backward", "multiply",
-    "multiply_backward", "pad", "pad_backward", "permute", "pool_output_shape", "prelu",
+    "multiply_backward", "pad", "pad_backward", "permute", "prelu",
     "prelu_backward", "relu", "relu_backward", "rmsprop_update", "row_norm", "row_norm_backward",
     "scale", "sgd_update", "slice_axis", "slice_axis_backward", "soft_cross_entropy", "softmax",
     "softmax_backward", "softmax_cross_entropy", "split", "squared_loss", "standardize",

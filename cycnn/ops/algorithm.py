@@ -101,8 +101,8 @@ def _cheapest(p: Problem, direction: str) -> str:
 # What they cost, in cycles of one core
 #
 # Each cost is a sum of counts times cycles.  The cycles were fitted to measured times of every
-# 3 x 3 layer of the benchmark networks at training's batch and at batch 1, in two instruction sets
-# (benchmarks/README.md); only the order of the costs matters.
+# 3 x 3 layer of the benchmark networks at training's batch and at batch 1, in two instruction
+# sets.  Only their order matters: `benchmarks/compare.py conv --auto` holds it to measurements.
 # --------------------------------------------------------------------------------
 
 

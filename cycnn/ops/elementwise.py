@@ -181,18 +181,6 @@ def dropout(x: Array, rate: float, seed: int) -> Array:
     return y
 
 
-def dropout_backward(dy: Array, rate: float, seed: int) -> Array:
-    """Return dx = dy / (1 - rate) under the mask that `dropout` used with the same rate and seed.
-
-    Parameters
-    ----------
-    dy : ndarray of the shape that was dropped
-    rate : float in [0, 1)
-    seed : int
-    """
-    return dropout(dy, rate, seed)
-
-
 def copy_rows(
     plan: engine.Plan, x: Array, y: Array, rows: int, width: int, x_stride: int, y_stride: int
 ) -> None:

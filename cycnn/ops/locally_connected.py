@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cycnn import engine
-from cycnn._check import Array, per_axis, positive_int
-from cycnn.ops.pool_geometry import Geometry, check_rank, hashable, window_axis
+from cycnn._check import Array, hashable, per_axis, positive_int
+from cycnn.ops.pool_geometry import Geometry, check_rank, window_axis
 from cycnn.ops.window import PADDING_MODES, output_size, resolve_padding
 
 _NAME = "LocallyConnected"

@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 
 from cycnn import engine
-from cycnn._check import Array, as_input
+from cycnn._check import Array, as_input, hashable
 from cycnn.ops.pool_geometry import (
     Geometry,
     adaptive_geometry,
-    hashable,
     pool_geometry,
-    pool_output_shape,
 )
 
 __all__ = [
     "adaptive_avg_pool", "adaptive_avg_pool_backward", "adaptive_max_index", "adaptive_max_pool",
     "adaptive_max_pool_backward", "avg_pool", "avg_pool_backward", "lp_pool", "lp_pool_backward",
-    "max_pool", "max_pool_backward", "max_pool_index", "pool_output_shape",
+    "max_pool", "max_pool_backward", "max_pool_index",
 ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cycnn._check import Array, per_axis
+from cycnn._check import Array, hashable, per_axis
 from cycnn.ops.window import output_size, resolve_padding, span, tap_map
 
 CHUNK = 4096  # elements of a job, about
@@ -97,34 +97,6 @@ def _resolve(
                 )
     out = output_size(input_size, pool, strides, dilations, border, name, ceil_mode=ceil_mode)
     return pool, strides, dilations, border, out
-
-
-def pool_output_shape(
-    input_shape: Sequence[int],
-    pool_size: Any,
-    *,
-    stride: Any = None,
-    padding: Any = "valid",
-    ceil_mode: bool = False,
-    dilation: Any = 1,
-    name: str = "MaxPool",
-) -> tuple[int, ...]:
-    """Return the shape that pooling one image of shape (spatial..., C) gives.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range or no window fits.
-
-    Examples
-    --------
-    >>> pool_output_shape((8, 9, 16), 2)
-    (4, 4, 16)
-    """
-    size = tuple(input_shape[:-1])
-    check_rank(size, input_shape, name)
-    *_, out = _resolve(size, pool_size, stride, padding, ceil_mode, dilation, name)
-    return (*out, input_shape[-1])
 
 
 def check_rank(spatial: Sequence[int], shape: Sequence[int], name: str) -> None:
@@ -248,11 +220,6 @@ def pool_geometry(
         tuple(x_shape), hashable(pool_size), hashable(stride), hashable(padding), padding_mode,
         bool(ceil_mode), hashable(dilation), name, bool(count_include_pad),
     )  # fmt: skip
-
-
-def hashable(value: Any) -> Any:
-    """Return `value` with its lists as tuples."""
-    return tuple(map(hashable, value)) if isinstance(value, (list, tuple, np.ndarray)) else value
 
 
 @functools.lru_cache(maxsize=512)

@@ -8,9 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from cycnn._check import per_axis, positive_int
+from cycnn._check import hashable, per_axis, positive_int
 from cycnn.ops import blocking
 from cycnn.ops.blocking import Axis
 from cycnn.ops.window import PADDING_MODES, output_size, resolve_padding
@@ -65,10 +63,6 @@ class Problem(NamedTuple):
 
 def _front(values: Sequence[Any], fill: Any) -> tuple[Any, ...]:
     return (fill,) * (3 - len(values)) + tuple(values)
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, (list, tuple, np.ndarray)) else value
 
 
 @lru_cache(maxsize=512)
@@ -127,8 +121,8 @@ def resolve(
             f"got {weight_shape}"
         )
     return _problem(
-        x_shape, kernel, weight_shape[-1], weight_shape[-2], _hashable(stride), _hashable(padding),
-        padding_mode, _hashable(dilation), groups, dtype,
+        x_shape, kernel, weight_shape[-1], weight_shape[-2], hashable(stride), hashable(padding),
+        padding_mode, hashable(dilation), groups, dtype,
     )  # fmt: skip
 
 
@@ -181,7 +175,7 @@ def conv_output_shape(
 ) -> tuple[int, ...]:
     """Return the output shape, without the batch, of a convolution over `input_shape` (..., C)."""
     p = _problem(
-        (1, *input_shape), _hashable(kernel_size), filters, None, _hashable(stride),
-        _hashable(padding), "zeros", _hashable(dilation), 1, "float32",
+        (1, *input_shape), hashable(kernel_size), filters, None, hashable(stride),
+        hashable(padding), "zeros", hashable(dilation), 1, "float32",
     )  # fmt: skip
     return (*p.out[3 - p.axes :], filters)
