@@ -61,7 +61,8 @@ cdef inline void accumulate_outer(
     real** x,                   # IN   one pointer per pixel
     Py_ssize_t pixels,
     Py_ssize_t shift,           # the first row's element in each x
-    const real* dy,             # IN   packed, NR columns for each pixel
+    const real* dy,             # IN   at least NR columns for each pixel
+    Py_ssize_t step,            # from one pixel of dy to the next
     Ahead* ahead,               # two
     real** dw,                  # OUT  one pointer per row
     Py_ssize_t column,
@@ -193,7 +194,7 @@ cdef inline void accumulate_outer(
                 ab = vf_fma(s, da, ab)
                 if wide:
                     bb = vf_fma(s, db, bb)
-            dy = dy + NR
+            dy = dy + step
             p = p + 1
         end = end + STRIP
     da = vf_zero()
@@ -249,8 +250,9 @@ cdef inline void accumulate_outer(
 cdef inline void accumulate_pairs(
     int rows, bint wide,        # at most MR // 2 rows
     real** x, Py_ssize_t pixels, Py_ssize_t shift,
-    const real* dy,             # IN   with zeros after the last pixel
-    Ahead* ahead, real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
+    const real* dy,             # IN   after an odd number of pixels, NR zeros
+    Py_ssize_t step, Ahead* ahead, real** dw, Py_ssize_t column, Py_ssize_t columns,
+    Py_ssize_t flags,
 ) noexcept nogil:
     """The same for few rows: even pixels are summed in a_i and b_i, odd ones in c_i and d_i.
 
@@ -329,7 +331,7 @@ cdef inline void accumulate_pairs(
                 a5 = vf_fma(s, da, a5)
                 if wide:
                     b5 = vf_fma(s, db, b5)
-            dy = dy + NR
+            dy = dy + step
             q = dy                          # the zeros, where the last pixel is alone
             if p + 1 < pixels:
                 q = x[p + 1] + shift
@@ -365,7 +367,7 @@ cdef inline void accumulate_pairs(
                 c5 = vf_fma(s, da, c5)
                 if wide:
                     d5 = vf_fma(s, db, d5)
-            dy = dy + NR
+            dy = dy + step
             p = p + 2
         end = end + STRIP
     da = vf_zero()

@@ -4,8 +4,9 @@
     dbias[k]         = sum over n, o of dy[n, o, k]
 
 A job sums one chunk of pixel blocks for one block of channels and some panels of kernels: it copies
-the input under a block into a slab (window.pxd) and dy into panels of NR columns, and adds their
-product to its part of dweight in register tiles, the pixels running inside.  Where dweight has too
+the input under a block into a slab (window.pxd) and dy into panels of NR columns, unless they can
+be read where they are, and adds their product to its part of dweight in register tiles, the pixels
+running inside.  Where dweight has too
 few parts for all threads, the pixels are cut in S chunks (a number that follows from the shape
 alone), each with a partial sum of its own, added up in order by `sum_partials`.  Of a 1x1 kernel, x
 and dy may change places; the partial sums are then transposed.
@@ -33,6 +34,7 @@ cdef struct WeightGradientArgs:
     Py_ssize_t blocks           # of pixels
     Py_ssize_t chunks           # S
     Py_ssize_t panels           # of NR kernels, in one job
+    Py_ssize_t in_place         # 1: full panels of dy are read where they are
     Py_ssize_t swapped          # 1: x and dy have changed places, for a matrix product
     Py_ssize_t at_rows, at_dy, at_spare, at_slab        # bytes into scratch
 
@@ -98,32 +100,39 @@ cdef void sum_columns(
 
 
 cdef inline void tile(
-    bint wide, real** x, Py_ssize_t pixels, Py_ssize_t shift, Py_ssize_t rows, const real* dy,
-    Ahead* ahead, real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
+    bint wide, real** x, Py_ssize_t pixels, Py_ssize_t shift, Py_ssize_t rows,
+    const real* dy, Py_ssize_t step, Ahead* ahead,
+    real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
 ) noexcept nogil:
     """Add the products of at most MR rows, in the lowest tile that holds them."""
     if rows > 2 * (MR // 3):
-        accumulate_outer(MR, wide, x, pixels, shift, dy, ahead, dw, column, columns, flags)
+        accumulate_outer(
+            MR, wide, x, pixels, shift, dy, step, ahead, dw, column, columns, flags)
     elif rows > MR // 2:
-        accumulate_outer(2 * (MR // 3), wide, x, pixels, shift, dy, ahead, dw, column, columns,
-                         flags)
+        accumulate_outer(
+            2 * (MR // 3), wide, x, pixels, shift, dy, step, ahead, dw, column, columns, flags)
     elif rows > MR // 3:
-        accumulate_pairs(MR // 2, wide, x, pixels, shift, dy, ahead, dw, column, columns, flags)
+        accumulate_pairs(
+            MR // 2, wide, x, pixels, shift, dy, step, ahead, dw, column, columns, flags)
     else:
-        accumulate_pairs(MR // 3, wide, x, pixels, shift, dy, ahead, dw, column, columns, flags)
+        accumulate_pairs(
+            MR // 3, wide, x, pixels, shift, dy, step, ahead, dw, column, columns, flags)
 
 
 cdef void tiles(
-    real** x, Py_ssize_t pixels, Py_ssize_t shift, Py_ssize_t rows, const real* dy, Ahead* ahead,
+    real** x, Py_ssize_t pixels, Py_ssize_t shift, Py_ssize_t rows,
+    const real* dy, Py_ssize_t step, Ahead* ahead,
     real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
 ) noexcept nogil:
     """Add the products of `rows` consecutive inputs of each window with one panel of dy."""
     cdef Py_ssize_t i = 0
     while i < rows:
         if columns > VL:
-            tile(True, x, pixels, shift + i, rows - i, dy, ahead, dw + i, column, columns, flags)
+            tile(True, x, pixels, shift + i, rows - i, dy, step, ahead,
+                 dw + i, column, columns, flags)
         else:
-            tile(False, x, pixels, shift + i, rows - i, dy, ahead, dw + i, column, columns, flags)
+            tile(False, x, pixels, shift + i, rows - i, dy, step, ahead,
+                 dw + i, column, columns, flags)
         i = i + MR
 
 
@@ -158,8 +167,10 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
     cdef Py_ssize_t merged = v.TW if rows_merge(v) else 1
     cdef Py_ssize_t first = split * a.panels, last = min(all_panels, first + a.panels)
     cdef Py_ssize_t t, p, pixels, columns, flags, strips
-    cdef Ahead[2] ahead         # the next panel of dy and the next block of x
+    cdef Ahead[2] ahead         # of the next block, dy and x
     cdef const real* dy
+    cdef const real* panel
+    cdef Py_ssize_t step
     cdef real** x = <real**>scratch
     cdef real** rows = <real**>(scratch + a.at_rows)
     cdef real** r
@@ -187,23 +198,28 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
         dy = a.dy + ((b.plane * v.OH + b.row) * v.OW + b.column) * a.K + g * K + first * NR
         strips = (T // merged * ((merged * channels + MR - 1) // MR)
                   * ((pixels + STRIP - 1) // STRIP))
-        # Windows overlap, in cache; only what a matrix product reads is fetched.
+        # All panels of dy at once: memory is read in order.  Windows overlap, in cache; only what a
+        # matrix product reads of x is fetched.
+        ahead[0] = look_ahead(dy + pixels * a.K, a.K, min(last * NR, K) - first * NR, pixels,
+                              strips * (last - first))
         ahead[1] = look_ahead(v.x + (b.row + pixels) * v.C + g * C + c, v.C, channels,
                               pixels if v.source == NULL else 0, strips * (last - first))
         for p in range(first, last):
             columns = min(<Py_ssize_t>NR, K - p * NR)
-            pack_dy(dy + (p - first) * NR, pixels, a.K, columns, packed)
+            panel = dy + (p - first) * NR
+            step = a.K
+            if columns < NR or pixels % 2 or not a.in_place:
+                pack_dy(panel, pixels, a.K, columns, packed)
+                panel = packed
+                step = NR
             if a.dbias != NULL and not a.swapped and cb == 0:
-                sum_columns(packed, NR, pixels, columns, flags == 0,
+                sum_columns(panel, step, pixels, columns, flags == 0,
                             a.dbias + chunk * a.K + g * K + p * NR)
-            # The next panel, or the first one of the next block, is there when half is done.
-            ahead[0] = look_ahead(dy + (p + 1 - first) * NR if p + 1 < last else dy + pixels * a.K,
-                                  a.K, NR, pixels, (strips + 1) // 2)
             r = rows
             t = 0
             while t < T:
                 tiles(x, pixels, tap_at(v, &b, t // (v.TH * v.TW), t // v.TW % v.TH, t % v.TW),
-                      merged * channels, packed, ahead, r, p * NR, columns, flags)
+                      merged * channels, panel, step, ahead, r, p * NR, columns, flags)
                 r = r + (merged * channels + MR - 1) // MR * MR
                 t = t + merged
         flags = ACCUMULATE
@@ -230,6 +246,10 @@ cdef void sum_partials(const void* args, Py_ssize_t job, char* scratch) noexcept
         i = i + VL
 
 
+cdef enum:
+    SQUARE = 16                 # rows and columns turned at a time; a multiple of VL
+
+
 cdef struct SumTransposedArgs:
     const real* partial         # IN   (count, columns, rows)
     real* total                 # OUT  (rows, columns)
@@ -237,24 +257,41 @@ cdef struct SumTransposedArgs:
 
 
 cdef void sum_transposed(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """total[i, j] = sum over s of partial[s, j, i], s in order.  One job is one row of total."""
+    """total[i, j] = sum over s of partial[s, j, i], s in order.  One job is SQUARE rows of total.
+
+    Vectors run along partial's rows, so a square of sums is written down and read the other way.
+    """
     cdef const SumTransposedArgs* a = <const SumTransposedArgs*>args
-    cdef Py_ssize_t j, s
+    cdef Py_ssize_t first = job * SQUARE, rows = min(<Py_ssize_t>SQUARE, a.rows - first)
+    cdef Py_ssize_t i, j, _s, at = 0, columns
+    cdef real[SQUARE * SQUARE] square
     cdef const real* p
-    cdef real sum
-    for j in range(a.columns):
-        p = a.partial + j * a.rows + job
-        sum = p[0]
-        for s in range(1, a.count):
-            sum = sum + p[s * a.rows * a.columns]
-        a.total[job * a.columns + j] = sum
+    cdef real* q
+    cdef vf sum
+    while at < a.columns:
+        columns = min(<Py_ssize_t>SQUARE, a.columns - at)
+        for j in range(columns):
+            i = 0
+            while i < rows:
+                p = a.partial + (at + j) * a.rows + first + i
+                sum = vf_load_part(p, rows - i)
+                for _s in range(1, a.count):
+                    p = p + a.rows * a.columns
+                    sum = vf_add(sum, vf_load_part(p, rows - i))
+                vf_store(square + j * SQUARE + i, sum)
+                i = i + VL
+        for i in range(rows):
+            q = a.total + (first + i) * a.columns + at
+            for j in range(columns):
+                q[j] = square[j * SQUARE + i]
+        at = at + SQUARE
 
 
 JOBS = {
     "weight_gradient": publish(<void*>weight_gradient, sizeof(WeightGradientArgs), (
         "x* offset* source* D H W C OD OH OW SD SH SW TD TH TW LD LH LW "
         "planes block_planes block_rows block_columns copy "
-        "dy* dweight* dbias* K groups channel_block blocks chunks panels swapped "
+        "dy* dweight* dbias* K groups channel_block blocks chunks panels in_place swapped "
         "at_rows at_dy at_spare at_slab")),
     "sum_partials": publish(<void*>sum_partials, sizeof(SumPartialsArgs),
                             "partial* total* count size block"),

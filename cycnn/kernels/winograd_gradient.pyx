@@ -109,36 +109,29 @@ cdef void transform_panel(
         output_gradient_panel(1, 6, dy, count, k, a.K, g, a.g_element, dbias)
 
 
-cdef void accumulate_panel(
-    real** x, Py_ssize_t count, Py_ssize_t shift, Py_ssize_t rows, const real* g, real** sum,
-    Py_ssize_t column, bint wide, Py_ssize_t flags,
+cdef inline void accumulate_rows(
+    int rows, bint wide, real** x, Py_ssize_t count, Py_ssize_t shift, const real* g, real** sum,
+    Py_ssize_t column, Py_ssize_t flags,
 ) noexcept nogil:
-    """sum[i][column + j] (+)= sum over t of x[t][shift + i] * g[t, j], for `rows` rows i."""
-    cdef Py_ssize_t i = 0, left, columns = NR if wide else VL
     cdef Ahead[2] none          # x and g are in the cache
     none[0].times = none[1].times = 0
+    accumulate_outer(rows, wide, x, count, shift, g, NR, none, sum, column, NR if wide else VL,
+                     flags)
+
+
+cdef inline void accumulate_panel(
+    bint wide, real** x, Py_ssize_t count, Py_ssize_t shift, Py_ssize_t rows, const real* g,
+    real** sum, Py_ssize_t column, Py_ssize_t flags,
+) noexcept nogil:
+    """sum[i][column + j] (+)= sum over t of x[t][shift + i] * g[t, j], for `rows` rows i."""
+    cdef Py_ssize_t i = 0
     while i < rows:
-        left = rows - i
-        if left > 2 * (MR // 3):
-            if wide:
-                accumulate_outer(MR, True, x, count, shift + i, g, none, sum + i, column, columns,
-                                 flags)
-            else:
-                accumulate_outer(MR, False, x, count, shift + i, g, none, sum + i, column, columns,
-                                 flags)
-        elif left > MR // 3:
-            if wide:
-                accumulate_outer(2 * (MR // 3), True, x, count, shift + i, g, none, sum + i,
-                                 column, columns, flags)
-            else:
-                accumulate_outer(2 * (MR // 3), False, x, count, shift + i, g, none, sum + i,
-                                 column, columns, flags)
-        elif wide:
-            accumulate_outer(MR // 3, True, x, count, shift + i, g, none, sum + i, column, columns,
-                             flags)
+        if rows - i > 2 * (MR // 3):
+            accumulate_rows(MR, wide, x, count, shift + i, g, sum + i, column, flags)
+        elif rows - i > MR // 3:
+            accumulate_rows(2 * (MR // 3), wide, x, count, shift + i, g, sum + i, column, flags)
         else:
-            accumulate_outer(MR // 3, False, x, count, shift + i, g, none, sum + i, column,
-                             columns, flags)
+            accumulate_rows(MR // 3, wide, x, count, shift + i, g, sum + i, column, flags)
         i = i + MR
 
 
@@ -186,7 +179,7 @@ cdef void winograd_gradient(const void* args, Py_ssize_t job, char* scratch) noe
     cdef Py_ssize_t blocks = (v.C + a.channel_block - 1) // a.channel_block
     cdef Py_ssize_t chunk = job // (v.TD * blocks), taps = 3 if v.EH == 1 else 9
     cdef Py_ssize_t t = chunk * a.number // a.chunks, end = (chunk + 1) * a.number // a.chunks
-    cdef Py_ssize_t i, p, e, count, flags = 0
+    cdef Py_ssize_t i, p, e, column, count, flags = 0
     cdef real** x = <real**>scratch
     cdef real** sum = <real**>(scratch + a.at_sum)
     cdef const real** dy = <const real**>(scratch + a.at_dy)
@@ -214,8 +207,13 @@ cdef void winograd_gradient(const void* args, Py_ssize_t job, char* scratch) noe
         for p in range((a.K + NR - 1) // NR):
             transform_panel(a, dy, count, p * NR, g, dbias)
             for e in range(v.EH * v.EW):
-                accumulate_panel(x, count, e * v.element, part.channels, g + e * a.g_element, sum,
-                                 p * a.sum_panel + e * a.sum_element, a.K - p * NR > VL, flags)
+                column = p * a.sum_panel + e * a.sum_element
+                if a.K - p * NR > VL:
+                    accumulate_panel(True, x, count, e * v.element, part.channels,
+                                     g + e * a.g_element, sum, column, flags)
+                else:
+                    accumulate_panel(False, x, count, e * v.element, part.channels,
+                                     g + e * a.g_element, sum, column, flags)
         flags = ACCUMULATE
         t = t + count
     transform_back(a, accumulator, part.channels, a.dweight

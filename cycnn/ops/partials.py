@@ -5,6 +5,8 @@ from __future__ import annotations
 from cycnn._check import Array
 from cycnn.engine import Plan, kernels
 
+_SQUARE = 16  # rows of a job of sum_transposed
+
 
 def add_partials(plan: Plan, partial: Array, total: Array, *, transposed: bool = False) -> None:
     """Append a step that adds up partial sums (S, size) in order.
@@ -16,8 +18,8 @@ def add_partials(plan: Plan, partial: Array, total: Array, *, transposed: bool =
     if transposed:
         rows, columns = total.shape[-2:]
         plan.add(
-            unit.sum_transposed, rows, partial=partial, total=total, count=count, rows=rows,
-            columns=columns, work=float(partial.nbytes),
+            unit.sum_transposed, -(-rows // _SQUARE), partial=partial, total=total, count=count,
+            rows=rows, columns=columns, work=float(partial.nbytes),
         )  # fmt: skip
         return
     block = 64 * unit.VL

@@ -4,8 +4,9 @@
     dbias[k]         = sum over n, o of dy[n, o, k]
 
 It is a matrix product: rows are pairs (t, c), columns are k, and the sum runs over pixels.  Columns
-are padded to panels; of a 1x1 kernel, whose two factors are alike, rows and columns change places
-where that pads less (with 144 channels and 24 kernels, say), which gives dweight transposed.
+are padded to panels, each of which costs something; of a 1x1 kernel, whose two factors are alike,
+rows and columns change places where that costs less (with 64 channels and 256 kernels, say), which
+gives dweight transposed.
 """
 
 from __future__ import annotations
@@ -26,15 +27,21 @@ from cycnn.ops.problem import Problem, forward_axes
 
 # Pixels of a block: a panel of dy and what a tile reads of x fit the first-level cache.
 BLOCK_PIXELS = 128
+POINTWISE_PIXELS = 96  # of a 1x1 kernel, which reads both where they are
 # Channels of a block, at most: a block of x fits the second-level cache.
 BLOCK_CHANNELS = (64, 128, 256)
 # What parts of a job take, as measured, in cycles; a row of a tile takes one for each pixel.
-PACK = 6.0  # a pixel of a panel of dy
+READ = 2.0  # a pixel of a panel of dy, in place
+PACK = 8.0  # the same, packed
+HALF = 0.7  # a panel of one vector, of one of two
 COPY = 0.5  # an element of the slab
 UPDATE = 3.0  # a row of a panel of dweight, read and written once for each block of pixels
 BLOCK = 500.0  # a block of pixels
 JOB = 2000.0
 ADD = 1.5  # a vector of a partial sum
+TURN = 1.0  # an element of dweight, transposed
+# Lines of one set that stay in the first-level cache.
+WAYS = 8
 
 
 class _Product(NamedTuple):
@@ -46,6 +53,7 @@ class _Product(NamedTuple):
     channels: int  # of one group, as filters
     filters: int
     groups: int
+    pixels: int  # of a block, about
     copy: bool  # x goes through a slab
     swapped: bool  # x and dy have changed places
 
@@ -53,10 +61,12 @@ class _Product(NamedTuple):
 class _Cut(NamedTuple):
     """A cut of the sum in jobs."""
 
+    product: _Product
     channel_block: int
     blocks: Blocks
     chunks: int
     panels: int  # of a job
+    in_place: bool  # panels of dy are read where they are, not packed
     jobs: int
     cost: float
 
@@ -73,24 +83,31 @@ def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def _product(p: Problem, unit: SimpleNamespace) -> _Product:
-    """Return the matrix product of a problem, rows and columns chosen."""
-    third = unit.MR // 3
+def _sets(pitch: int, itemsize: int) -> int:
+    """Return over how many sets of the first-level cache lines `pitch` elements apart spread.
+
+    An address picks its set by its place in a page of 4 KB.
+    """
+    return min(64, 4096 // math.gcd(pitch * itemsize, 4096))
+
+
+def _products(p: Problem, unit: SimpleNamespace) -> Iterator[_Product]:
+    """Yield the matrix products that give the weight gradient: of a 1x1 kernel there are two."""
     channels, filters = p.channels // p.groups, p.filters // p.groups
     if not p.pointwise:
         axes = forward_axes(p)
-        return _Product(p.batch, axes, p.kernel, channels, filters, p.groups, True, False)
-
-    def padded(rows: int, columns: int) -> int:
-        return _round_up(rows, third) * _round_up(columns, unit.NR)
-
-    swapped = p.groups == 1 and padded(filters, channels) < padded(channels, filters)
-    if swapped:
-        channels, filters = filters, channels
-    # In place, the rows of x must not meet in a few sets of the cache, nor tiles read beyond them.
-    copy = p.groups > 1 or channels * unit.itemsize % 256 == 0 or channels % third > 0
+        yield _Product(
+            p.batch, axes, p.kernel, channels, filters, p.groups, BLOCK_PIXELS, True, False
+        )
+        return
     axes = blocking.pointwise_axes(p.batch * math.prod(p.out))
-    return _Product(1, axes, p.kernel, channels, filters, p.groups, copy, swapped)
+    sides = [(channels, filters), (filters, channels)]
+    for swapped, (rows, columns) in enumerate(sides if p.groups == 1 else sides[:1]):
+        # In place, the rows of x must not meet in one set, nor tiles read beyond them.
+        copy = p.groups > 1 or _sets(rows, unit.itemsize) == 1 or rows % (unit.MR // 3) > 0
+        yield _Product(
+            1, axes, p.kernel, rows, columns, p.groups, POINTWISE_PIXELS, copy, bool(swapped)
+        )
 
 
 def _cuts(m: _Product, unit: SimpleNamespace) -> Iterator[_Cut]:
@@ -100,38 +117,43 @@ def _cuts(m: _Product, unit: SimpleNamespace) -> Iterator[_Cut]:
     cut in chunks, each with a partial sum of its own, at most PARTIAL_BYTES together.
     """
     panels = -(-m.filters // unit.NR)
+    last = m.filters - (panels - 1) * unit.NR
+    narrow = 1 - HALF if last <= unit.VL else 0.0
     size = math.prod(m.taps) * m.channels * m.filters * m.groups
     whole = math.lcm(unit.VL, unit.MR // 3)  # vectors of x, and tiles that read nothing beyond
     for channels in sorted(
         {blocking.even_part(m.channels, most, whole) for most in BLOCK_CHANNELS}
     ):
-        blocks = blocking.pixel_blocks(m.batch, m.axes, channels, unit, BLOCK_PIXELS)
+        blocks = blocking.pixel_blocks(m.batch, m.axes, channels, unit, m.pixels)
         rows = m.taps[0] * m.taps[1] * _round_up(m.taps[2] * channels, unit.MR // 3)
+        in_place = WAYS * _sets(m.filters * m.groups, unit.itemsize) >= blocks.pixels
+        read = READ if in_place else PACK
         for split, chunks in itertools.product((1, 2, 4, 8, 16, 32), repeat=2):
-            partial = chunks * size if chunks > 1 else 0
+            partial = chunks * size if chunks > 1 or m.swapped else 0
             if (
                 split > panels
                 or chunks > blocks.number
-                or partial * unit.itemsize > blocking.PARTIAL_BYTES
+                or (chunks > 1 and partial * unit.itemsize > blocking.PARTIAL_BYTES)
             ):
                 continue
             per_job = -(-panels // split)
             jobs = chunks * m.groups * -(-m.channels // channels) * -(-panels // per_job)
-            block = (blocks.pixels * (rows + PACK) + UPDATE * rows) * per_job + BLOCK
+            panel = blocks.pixels * (rows + read) + UPDATE * rows
+            block = panel * (per_job - narrow / split) + BLOCK
             if m.copy:
                 block += COPY * blocks.slab
             job = -(-blocks.number // chunks) * block + JOB
-            adding = ADD * partial / unit.VL
+            adding = ADD * partial / unit.VL + (TURN * size if m.swapped else 0)
             cost = sum(-(-jobs // n) * job + adding / n for n in (1, 2, 4, 8, 16))
-            yield _Cut(channels, blocks, chunks, per_job, jobs, cost)
+            yield _Cut(m, channels, blocks, chunks, per_job, in_place, jobs, cost)
 
 
 @lru_cache(maxsize=512)
 def _weight_gradient(p: Problem) -> _WeightSum:
     unit = kernels(p.dtype)
-    m = _product(p, unit)
-    cut = min(_cuts(m, unit), key=lambda cut: cut.cost)
-    blocks = cut.blocks
+    cuts = itertools.chain.from_iterable(_cuts(m, unit) for m in _products(p, unit))
+    cut = min(cuts, key=lambda cut: cut.cost)
+    m, blocks = cut.product, cut.blocks
     scratch = Scratch()
     scratch.take(8 * blocks.pixels)
     at_rows = scratch.take(8 * p.taps * (cut.channel_block + unit.MR))
@@ -142,8 +164,9 @@ def _weight_gradient(p: Problem) -> _WeightSum:
     slots |= {
         "copy": m.copy, "K": m.filters * m.groups, "groups": m.groups,
         "channel_block": cut.channel_block, "blocks": blocks.number, "chunks": cut.chunks,
-        "panels": cut.panels, "swapped": m.swapped, "at_rows": at_rows, "at_dy": at_dy,
-        "at_spare": at_spare, "at_slab": at_slab, "scratch": scratch.size, "work": p.work,
+        "panels": cut.panels, "in_place": cut.in_place, "swapped": m.swapped,
+        "at_rows": at_rows, "at_dy": at_dy, "at_spare": at_spare, "at_slab": at_slab,
+        "scratch": scratch.size, "work": p.work,
     }  # fmt: skip
     return _WeightSum(unit.weight_gradient.bind(cut.jobs, **slots), cut.chunks, m.swapped)
 
