@@ -146,7 +146,7 @@ def residual(*layers, shortcut=None, end=ReLU):
         (chain(Conv(3, 3), MaxPool(2)), ["Conv", "MaxPool"]),
         (chain(Conv(3, 3), ReLU(), MaxPool(2, return_indices=True)), ["Activated", "MaxPool"]),
         (chain(BatchNorm(), OwnReLU()), ["BatchNorm", "OwnReLU"]),
-        (chain(BatchNorm(), LeakyReLU(-0.1)), ["BatchNorm", "LeakyReLU"]),
+        (chain(BatchNorm(), LeakyReLU(-0.1)), ["Normalised", "LeakyReLU"]),
         (chain(BatchNorm(), cycnn.ReLU6()), ["BatchNorm", "ReLU6"]),
     ],
 )
@@ -154,6 +154,28 @@ def test_what_is_fused(rng, model, expected):
     assert classes(model) == expected
     if not isinstance(model.output_shape[0], tuple):
         assert_fusion_changes_nothing(rng, model)
+
+
+@pytest.mark.parametrize(
+    "model, expected",
+    [
+        # the gradient of its output is the input gradient of one layer, which makes a new array
+        (chain(BatchNorm(), Conv(2, 1)), [True]),
+        (chain(BatchNorm(), ReLU(), DepthwiseConv(3)), [True]),
+        (chain(Conv(3, 3), ReLU(), BatchNorm(), LeakyReLU(), MaxPool(2)), [True, True]),
+        # or a sum
+        (residual(BatchNorm(), ReLU(), BatchNorm()), [True, False]),
+        (chain(BatchNorm(), ReLU(), cycnn.Residual([Conv(C, 3, padding=1)]), ReLU()), [True]),
+        # here others hold it: whoever asked for it, or the other side of a sum
+        (chain(Conv(2, 1), ReLU()), [False]),
+        (residual(BatchNorm(), end=cycnn.Tanh), [False]),
+        (chain(BatchNorm(), ReLU(), cycnn.Flatten(), Dense(2)), [False]),
+    ],
+)
+def test_what_is_written_over(rng, model, expected):
+    nodes = [node.layer for node in fuse(model.program).nodes]
+    assert [layer.overwrite for layer in nodes if hasattr(layer, "overwrite")] == expected
+    assert_fusion_changes_nothing(rng, model)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,10 @@ def test_relu_and_its_gradient(rng, shape, dtype):
     y = ops.relu(x)
     assert y.dtype == dtype
     assert_array_equal(y, np.maximum(x, 0))
-    assert_array_equal(ops.relu_backward(dy, y), np.where(x > 0, dy, 0))
+    expected = np.where(x > 0, dy, 0)
+    assert_array_equal(ops.relu_backward(dy, y), expected)
+    assert ops.relu_backward(dy, y, overwrite=True) is dy
+    assert_array_equal(dy, expected)
 
 
 @each_dtype

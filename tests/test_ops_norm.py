@@ -168,6 +168,11 @@ def test_joined_passes_have_the_bits_of_single_ones(
         assert same_bits(actual, wanted)
     assert same_bits(dresidual, expected[-1]) if joined else dresidual is None
     assert ops.batch_norm_backward(dy, x, gamma, how, False, y=y)[0] is None
+    place = dy.copy()
+    results = ops.batch_norm_backward(place, x, gamma, how, y=y, overwrite=True)
+    for actual, wanted in zip(results, (*gradients, dresidual), strict=True):
+        assert actual is wanted is None or same_bits(actual, wanted)
+    assert any(result is place for result in results)
 
 
 @each_way

@@ -6,6 +6,10 @@ A plan is a list of (kernel, args, number of jobs): its steps run in order, the 
 any order and on any thread, with a barrier after each step, all in a single parallel region.  Steps
 that do not wait for each other may run side by side, their jobs interleaved, so that what they
 share is in cache.
+
+Jobs follow the arrays they work on, and of every step a thread begins with the same share of them:
+what one step wrote is in that thread's caches when the next one reads it.  Taking jobs as they come
+made a training step 15 % slower where two cores share no cache.  Who is done helps the others.
 """
 from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport parallel, prange, threadid
@@ -38,9 +42,16 @@ cdef extern from *:
     #else
       static int install_fork_handler(void) { return -1; }
     #endif
+    #if defined(_MSC_VER) && !defined(__clang__)
+      #include <intrin.h>
+      #define fetch_and_add(counter) _InterlockedExchangeAdd64((volatile __int64 *)(counter), 1)
+    #else
+      #define fetch_and_add(counter) __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED)
+    #endif
     """
     int omp_get_max_threads() nogil
     int install_fork_handler() nogil
+    Py_ssize_t fetch_and_add(Py_ssize_t* counter) nogil         # atomic; returns what it was
     int CYCNN_OPENMP
 
 OPENMP_VERSION = CYCNN_OPENMP
@@ -66,6 +77,13 @@ cdef struct Step:
     Py_ssize_t first        # index of its first slot
     Py_ssize_t beside       # steps that run side by side, this one the first; 0 for the others
     Py_ssize_t longest      # and the most jobs one of them has
+
+
+cdef struct Share:
+    # The jobs of a step that a thread begins with, alone on a cache line.
+    Py_ssize_t next
+    Py_ssize_t end
+    char[48] apart
 
 
 def openmp_limit():
@@ -173,6 +191,28 @@ cdef inline void run_job(
         step.run(values + step.first, j // steps.beside, scratch)
 
 
+cdef void share_out(Py_ssize_t jobs, Share* shares, int n) noexcept nogil:
+    """Give each of n threads as many jobs in a row as the others, the first ones to the first."""
+    cdef Py_ssize_t t
+    for t in range(n):
+        shares[t].next = (t * jobs + n - 1) // n
+        shares[t].end = ((t + 1) * jobs + n - 1) // n
+
+
+cdef void run_jobs(
+    const Step* steps, const Slot* values, Share* shares, Py_ssize_t thread, int n, char* scratch,
+) noexcept nogil:
+    """Run the jobs of one's own share, then those that others have not begun yet."""
+    cdef Py_ssize_t i, j
+    cdef Share* share
+    for i in range(n):
+        share = shares + (thread + i) % n
+        while share.next < share.end:           # a look first: counting takes the line from others
+            j = fetch_and_add(&share.next)
+            if j < share.end:
+                run_job(steps, j, values, scratch)
+
+
 cdef class Plan:
     """A sequence of kernel runs on given arrays."""
     cdef Step* steps
@@ -252,13 +292,14 @@ cdef class Plan:
         cdef int n = threads.get_num_threads() if self.work >= PARALLEL_WORK else 1
         # An odd number of cache lines apart: threads share no line and meet in no cache set.
         cdef Py_ssize_t stride = ((self.scratch + 63) // 64 | 1) * 64
-        cdef char* scratch = NULL
-        cdef Py_ssize_t s = 0, j, jobs = 0
-        if self.scratch:
-            block = Block(stride * n)
-            scratch = <char*><uintptr_t>block.address
+        cdef Py_ssize_t s = 0, t
+        block = Block(self.count * n * sizeof(Share) + stride * n)
+        cdef Share* shares = <Share*><uintptr_t>block.address
+        cdef char* scratch = <char*>(shares + self.count * n)
+        for s in range(self.count):
+            share_out(self.steps[s].beside * self.steps[s].longest, shares + s * n, n)
         with nogil, parallel(num_threads=n):
             for s in range(self.count):
-                jobs = self.steps[s].beside * self.steps[s].longest
-                for j in prange(jobs, schedule="dynamic"):
-                    run_job(self.steps + s, j, self.values, scratch + threadid() * stride)
+                for t in prange(n, schedule="static", chunksize=1):
+                    run_jobs(self.steps + s, self.values, shares + s * n, t, n,
+                             scratch + threadid() * stride)

@@ -11,7 +11,8 @@ before, in the same order, and so do the gradients: a fused program gives the sa
 What is saved: a normalisation computes its activation's mask again from the x that it keeps
 anyway; a convolution applies ReLU while its output is in registers; and where pooling follows, the
 mask costs nothing, since a window passes on its maximum, and the pool notes where that is 0. The
-large output is let go as soon as it is pooled.
+large output is let go as soon as it is pooled. And where a gradient was made for one node alone,
+that node writes its own over it: to write to other memory, a processor first reads it.
 """
 
 from __future__ import annotations
@@ -24,11 +25,13 @@ from cycnn._check import Array
 from cycnn.graph.program import Node, Program, last_uses, shape_of
 from cycnn.layers import (
     Add,
+    AvgPool,
     Backward,
     BatchNorm,
     Conv,
     Dense,
     DepthwiseConv,
+    GlobalAvgPool,
     Layer,
     LeakyReLU,
     MaxPool,
@@ -47,14 +50,24 @@ _AFTER_AFFINE: Followers = {
 _CHAINS: dict[type[Layer], Followers] = {
     BatchNorm: _AFTER_NORM, Conv: _AFTER_AFFINE, DepthwiseConv: _AFTER_AFFINE, Dense: _AFTER_AFFINE
 }  # fmt: skip
+# Layers whose input gradient is a new array that nobody else holds.
+_NEW_GRADIENT = (
+    Conv, DepthwiseConv, Dense, BatchNorm, ReLU, LeakyReLU, MaxPool, AvgPool, GlobalAvgPool
+)  # fmt: skip
 
 
 class Normalised(Layer):
-    """A BatchNorm with what follows it: y = activation(residual + norm(x))."""
+    """A BatchNorm with what follows it: y = activation(residual + norm(x)).
 
-    def __init__(self, norm: BatchNorm, joined: bool, activation: Layer | None) -> None:
+    With `overwrite`, its backward may write over the gradient that it is given.
+    """
+
+    def __init__(
+        self, norm: BatchNorm, joined: bool, activation: Layer | None, overwrite: bool
+    ) -> None:
         super().__init__()
         self.norm, self.joined, self.activation = norm, joined, activation
+        self.overwrite = overwrite
 
     def parameters(self) -> dict[str, Parameter]:
         """Return those of the BatchNorm."""
@@ -68,15 +81,15 @@ class Normalised(Layer):
             options = {"activation": "leaky_relu", "slope": self.activation.constants[0]}
         elif self.activation is not None:
             options = {"activation": "relu"}
-        return self.norm.normalise(x, training, residual, **options)
+        return self.norm.normalise(x, training, residual, overwrite=self.overwrite, **options)
 
 
 class Activated(Layer):
     """A convolution or dense layer with the ReLU after it, and perhaps the MaxPool after that."""
 
-    def __init__(self, affine: Convolution | Dense, pool: MaxPool | None) -> None:
+    def __init__(self, affine: Convolution | Dense, pool: MaxPool | None, overwrite: bool) -> None:
         super().__init__()
-        self.affine, self.pool = affine, pool
+        self.affine, self.pool, self.overwrite = affine, pool, overwrite
 
     def parameters(self) -> dict[str, Parameter]:
         """Return those of the layer before the activation."""
@@ -89,7 +102,8 @@ class Activated(Layer):
             kept = [y]
 
             def mask(dy: Array) -> Array:
-                return ops.relu_backward(dy, kept.pop())  # the executor calls it once
+                y = kept.pop()  # the executor calls it once
+                return ops.relu_backward(dy, y, overwrite=self.overwrite)
 
         else:
             y, mask = self.pool.pool(y, rectified=True)
@@ -116,16 +130,19 @@ def fuse(program: Program) -> Program:
         Parameters and buffers are those of the layers of `program`.
     """
     readers = _only_readers(program)
+    own = _own_gradients(program)
     nodes: list[Node | None] = list(program.nodes)
     for start in range(len(nodes)):
         chain = _chain(program, readers, start)
         while not _may_wait(program, chain):
             chain.pop()
         members = [program.nodes[i] for i in chain]
-        if len(chain) > 1 and all(nodes[i] is program.nodes[i] for i in chain):
+        overwrite = members[-1].outputs[0] in own
+        alone = len(chain) == 1 and not (overwrite and type(members[0].layer) is BatchNorm)
+        if not alone and all(nodes[i] is program.nodes[i] for i in chain):
             for i in chain:
                 nodes[i] = None
-            nodes[chain[-1]] = _fused(program, members)
+            nodes[chain[-1]] = _fused(program, members, overwrite)
     kept = tuple(node for node in nodes if node is not None)
     return program._replace(nodes=kept, last_use=last_uses(kept, program.outputs))
 
@@ -139,6 +156,24 @@ def _only_readers(program: Program) -> dict[int, int]:
         for i, node in enumerate(program.nodes)
         for value in node.inputs
         if uses[value] == 1
+    }
+
+
+def _own_gradients(program: Program) -> set[int]:
+    """Return the values whose gradient is a new array that only their node holds.
+
+    It was made by the one layer that reads the value, or is the sum of several gradients.
+    """
+    readers: dict[int, list[type[Layer]]] = {value: [] for value in range(len(program.shapes))}
+    for node in program.nodes:
+        for value in node.inputs:
+            readers[value].append(type(node.layer))
+    outputs = Counter(program.outputs)
+    return {
+        value
+        for value, kinds in readers.items()
+        if all(kind in (*_NEW_GRADIENT, Add) for kind in kinds)
+        and (len(kinds) + outputs[value] > 1 or (kinds and kinds[0] is not Add))
     }
 
 
@@ -182,7 +217,7 @@ def _may_wait(program: Program, chain: list[int]) -> bool:
     )
 
 
-def _fused(program: Program, members: list[Node]) -> Node:
+def _fused(program: Program, members: list[Node], overwrite: bool) -> Node:
     """Return one node for several in a row."""
     first, last = members[0], members[-1]
     inputs = first.inputs
@@ -192,10 +227,12 @@ def _fused(program: Program, members: list[Node]) -> Node:
         if add is not None:
             (residual,) = set(add.inputs) - set(first.outputs)
             inputs = (residual, *inputs)  # its gradient has always been the first to arrive
-        layer = Normalised(first.layer, add is not None, None if last is add else last.layer)
+        after = None if last is add or last is first else last.layer
+        layer = Normalised(first.layer, add is not None, after, overwrite)
     else:
         assert isinstance(first.layer, (Convolution, Dense))
-        layer = Activated(first.layer, last.layer if isinstance(last.layer, MaxPool) else None)
+        pool = last.layer if isinstance(last.layer, MaxPool) else None
+        layer = Activated(first.layer, pool, overwrite)
     return Node(
         first.name, layer, inputs, last.outputs, shape_of(program.shapes, inputs),
         last.output_shape,

@@ -94,12 +94,18 @@ class BatchNorm(Layer):
         return self.normalise(x, training)
 
     def normalise(
-        self, x: ArrayLike, training: bool, residual: Array | None = None, **activation: Any
+        self,
+        x: ArrayLike,
+        training: bool,
+        residual: Array | None = None,
+        *,
+        overwrite: bool = False,
+        **activation: Any,
     ) -> tuple[Array, Backward]:
         """Do the same, and in the same pass add a residual and apply an activation.
 
-        With a residual, backward returns the gradients of residual and x. For `activation` and
-        `slope`, see `ops.batch_norm`.
+        With a residual, backward returns the gradients of residual and x. With `overwrite`, it may
+        write one of its results over dy. For `activation` and `slope`, see `ops.batch_norm`.
         """
         x = self.check_input(x)
         gamma, beta = self.gamma, self.beta
@@ -124,7 +130,7 @@ class BatchNorm(Layer):
         def backward(dy: ArrayLike, input_gradient: bool = True) -> Any:
             dy = self.check_gradient(dy, x.shape)
             dx, dgamma, dbeta, dresidual = ops.batch_norm_backward(
-                dy, x, gamma.data, how, input_gradient, y=kept
+                dy, x, gamma.data, how, input_gradient, y=kept, overwrite=overwrite
             )
             gamma.add_grad(dgamma)
             beta.add_grad(dbeta)

@@ -53,13 +53,15 @@ def relu(x: Array) -> Array:
     return y
 
 
-def relu_backward(dy: Array, y: Array) -> Array:
+def relu_backward(dy: Array, y: Array, *, overwrite: bool = False) -> Array:
     """Return dx = dy where y > 0, else 0.
 
     Parameters
     ----------
     dy, y : ndarray of one shape
         The gradient of the output and the output itself.
+    overwrite : bool
+        Whether dx may take the place of dy.
 
     Raises
     ------
@@ -67,7 +69,7 @@ def relu_backward(dy: Array, y: Array) -> Array:
         If the shapes differ.
     """
     dy = same_shape(dy, y, "dy", "ReLU")
-    dx = engine.empty(y.shape, y.dtype)
+    dx = dy if overwrite else engine.empty(y.shape, y.dtype)
     plan = engine.Plan()
     plan.add(
         engine.kernels(y.dtype).relu_backward, _jobs(y.size), dy=dy, y=y, dx=dx, count=y.size,

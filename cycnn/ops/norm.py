@@ -276,6 +276,7 @@ def batch_norm_backward(
     input_gradient: bool = True,
     *,
     y: Array | None = None,
+    overwrite: bool = False,
 ) -> tuple[Array | None, Array, Array, Array | None]:
     """Return the gradients of `batch_norm`, or of `batch_norm_inference`.
 
@@ -294,6 +295,8 @@ def batch_norm_backward(
         False leaves dx out.
     y : ndarray of the shape of x, optional
         What forward returned, where `how.needs_y`: after both a residual and an activation.
+    overwrite : bool
+        Whether one of the results may take the place of dy.
 
     Returns
     -------
@@ -318,7 +321,7 @@ def batch_norm_backward(
     if how.needs_y:
         if y is None:
             raise ValueError(f"{_NAME}: y must be given after a residual and an activation")
-        y, g = same_shape(y, x, "y", _NAME), empty(x.shape, x.dtype)
+        y, g = same_shape(y, x, "y", _NAME), dy if overwrite else empty(x.shape, x.dtype)
     else:
         y = None
     passes, C, plan = _passes(x.shape, x.dtype), x.shape[-1], Plan()
@@ -334,7 +337,7 @@ def batch_norm_backward(
     )  # fmt: skip
     dx = None
     if input_gradient:
-        dx = empty(x.shape, x.dtype)
+        dx = dy if overwrite and not how.joined else empty(x.shape, x.dtype)
         left = IDENTITY if g is not None else rectifier  # g is behind it already
         plan.append(
             passes.input_gradient, x=x, dy=dy if g is None else g, table=table, factors=factors,
