@@ -118,6 +118,19 @@ DEPTHWISE = [
     case((13, 1, 1, 96), 3, 96, groups=96, padding=1),
     case((2, 21, 9), 4, 9, groups=9, padding="causal"),
     case((1, 5, 4, 6, 10), 3, 20, groups=10, padding=1),
+    # three taps in a row, by a column or two: rows of many lengths, one block or several
+    *(
+        case((2, 5, W, 9), 3, 9, groups=9, stride=2, padding=((1, 1), border))
+        for W in (1, 2, 3, 8, 17)
+        for border in ((0, 2), (1, 1), (2, 0), (2, 5), (3, 1))
+    ),
+    case((1, 6, 150, 17), 3, 17, groups=17, padding=1),
+    case((1, 6, 151, 17), 3, 17, groups=17, padding=((1, 1), (1, 0))),
+    case((1, 6, 150, 17), 3, 17, groups=17, stride=2, padding=1),
+    case((2, 7, 80, 24), (5, 3), 24, groups=24, stride=(3, 2), padding=2),
+    case((2, 9, 13, 40), (4, 3), 80, groups=40, stride=(1, 2), dilation=(2, 1), padding="same"),
+    case((2, 30, 9), 3, 9, groups=9, stride=2, padding="causal"),
+    case((1, 1, 9, 12, 6), (1, 3, 3), 6, groups=6, stride=2, padding=1),
 ]
 CASES = SHAPES + STRIDES + PADDINGS + DILATIONS + GROUPS + DEPTHWISE
 each_case = pytest.mark.parametrize("shape, kernel, filters, options", CASES)

@@ -4,8 +4,8 @@
 
 So little work per byte that x must be read where it lies (depthwise_rows.pxd).  Vectors run over
 channels; eight neighbouring pixels stay in registers while the sum walks over the taps, three at a
-time where they lie side by side.  The input gradient is the same sum over other tables.  A
-multiplier repeats channels before, or adds them up after.
+time where they lie side by side.  The input gradient is the same sum over other tables, but for the
+usual stride of two.  A multiplier repeats channels before, or adds them up after.
 """
 from libc.stdint cimport int64_t
 
@@ -280,6 +280,123 @@ cdef void depthwise(const void* args, Py_ssize_t job, char* scratch) noexcept no
         convolve_row(a, rows + r)
 
 
+cdef struct PairsArgs:
+    const real* dy              # IN   (N, OH, OW, C)
+    const real* w               # IN   (TH, 3, C)
+    real* dx                    # OUT  (N, H, W, C)
+    Py_ssize_t N, H, W, C, OH, OW, TH
+    Py_ssize_t SH, DH           # stride and dilation of the rows
+    Py_ssize_t PH, PW           # zeros before the first row and column
+    Py_ssize_t rows             # of dx, in one job
+
+
+cdef struct PairSums:
+    # Of four pairs of neighbouring columns.
+    vf a0, a1, a2, a3
+    vf b0, b1, b2, b3
+
+
+cdef inline void spread_pairs(
+    int pairs, bint whole, const PairsArgs* a, const real** dy, const real** w, Py_ssize_t taps,
+    Py_ssize_t q, Py_ssize_t c, real* dx, bint left, bint right,
+) noexcept nogil:
+    """Write `pairs` (a constant) pairs of columns, the first from column q of dy.
+
+    dy has tap 0 of the first column of its pair, tap 1 of the second and tap 2 of the first one of
+    the next.  With one pair, `left` and `right` say which of the two are there.
+    """
+    cdef Py_ssize_t C = a.C, columns = C - c, t
+    cdef vf w0, w1, w2, before, d
+    cdef const real* p
+    cdef PairSums s
+    s.a0 = s.a1 = s.a2 = s.a3 = s.b0 = s.b1 = s.b2 = s.b3 = vf_zero()
+    for t in range(taps):
+        w0 = load(w[t] + c, whole, columns)
+        w1 = load(w[t] + C + c, whole, columns)
+        w2 = load(w[t] + 2 * C + c, whole, columns)
+        p = dy[t] + q * C + c
+        before = load(p - C, whole, columns) if pairs > 1 or 0 < q <= a.OW else vf_zero()
+        d = load(p, whole, columns) if pairs > 1 or q < a.OW else vf_zero()
+        s.a0 = vf_fma(before, w2, vf_fma(d, w0, s.a0))
+        s.b0 = vf_fma(d, w1, s.b0)
+        if pairs > 1:
+            before = d
+            d = load(p + C, whole, columns)
+            s.a1 = vf_fma(before, w2, vf_fma(d, w0, s.a1))
+            s.b1 = vf_fma(d, w1, s.b1)
+        if pairs > 2:
+            before = d
+            d = load(p + 2 * C, whole, columns)
+            s.a2 = vf_fma(before, w2, vf_fma(d, w0, s.a2))
+            s.b2 = vf_fma(d, w1, s.b2)
+        if pairs > 3:
+            before = d
+            d = load(p + 3 * C, whole, columns)
+            s.a3 = vf_fma(before, w2, vf_fma(d, w0, s.a3))
+            s.b3 = vf_fma(d, w1, s.b3)
+    dx = dx + (2 * q - a.PW) * C + c
+    if pairs > 1 or left:
+        put(dx, s.a0, whole, columns, 0)
+    if pairs > 1 or right:
+        put(dx + C, s.b0, whole, columns, 0)
+    if pairs > 1:
+        put(dx + 2 * C, s.a1, whole, columns, 0)
+        put(dx + 3 * C, s.b1, whole, columns, 0)
+    if pairs > 2:
+        put(dx + 4 * C, s.a2, whole, columns, 0)
+        put(dx + 5 * C, s.b2, whole, columns, 0)
+    if pairs > 3:
+        put(dx + 6 * C, s.a3, whole, columns, 0)
+        put(dx + 7 * C, s.b3, whole, columns, 0)
+
+
+cdef inline void spread_channels(
+    int pairs, const PairsArgs* a, const real** dy, const real** w, Py_ssize_t taps, Py_ssize_t q,
+    real* dx, bint left, bint right,
+) noexcept nogil:
+    cdef Py_ssize_t c = 0
+    while c + VL <= a.C:
+        spread_pairs(pairs, True, a, dy, w, taps, q, c, dx, left, right)
+        c = c + VL
+    if c < a.C:
+        spread_pairs(pairs, False, a, dy, w, taps, q, c, dx, left, right)
+
+
+cdef void depthwise_pairs(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """Input gradient of three taps, two columns apart: dx in pairs of columns, in one pass.
+
+    As phases of the stride, each would skip every other column of dx and read dy again.  One job is
+    `rows` rows of dx, counted over all images.
+    """
+    cdef const PairsArgs* a = <const PairsArgs*>args
+    cdef const real** dy = <const real**>scratch
+    cdef const real** w = dy + a.TH
+    cdef Py_ssize_t row, n, h, th, taps, q, last = (a.W - 1 + a.PW) // 2
+    cdef Py_ssize_t inner = min(a.OW, (a.W + a.PW) // 2)        # the pairs before it are whole
+    cdef real* dx
+    for row in range(job * a.rows, min(a.N * a.H, (job + 1) * a.rows)):
+        n = row // a.H
+        taps = 0
+        for th in range(a.TH):
+            h = row - n * a.H + a.PH - th * a.DH
+            if h >= 0 and h % a.SH == 0 and h // a.SH < a.OH:
+                dy[taps] = a.dy + (n * a.OH + h // a.SH) * a.OW * a.C
+                w[taps] = a.w + th * 3 * a.C
+                taps = taps + 1
+        dx = a.dx + row * a.W * a.C
+        q = a.PW // 2
+        while q <= last:
+            if 0 < q and 2 * q >= a.PW and q + 4 <= inner:
+                spread_channels(4, a, dy, w, taps, q, dx, True, True)
+                q = q + 4
+            elif 0 < q and 2 * q >= a.PW and q + 2 <= inner:
+                spread_channels(2, a, dy, w, taps, q, dx, True, True)
+                q = q + 2
+            else:
+                spread_channels(1, a, dy, w, taps, q, dx, 2 * q >= a.PW, 2 * q + 1 - a.PW < a.W)
+                q = q + 1
+
+
 cdef struct RepeatArgs:
     const real* x               # IN   (pixels * C,)
     real* y                     # OUT  (pixels * C * times,)
@@ -311,6 +428,8 @@ cdef void sum_repeats(const void* args, Py_ssize_t job, char* scratch) noexcept 
 JOBS = {
     "depthwise": publish(<void*>depthwise, sizeof(DepthwiseArgs), WINDOW_SLOTS + (
         "w* bias* y* tap* YD YH YW UD UH UW VD VH VW " + INSIDE_SLOTS + "flags ahead")),
+    "depthwise_pairs": publish(<void*>depthwise_pairs, sizeof(PairsArgs),
+                               "dy* w* dx* N H W C OH OW TH SH DH PH PW rows"),
     "repeat_channels": publish(<void*>repeat_channels, sizeof(RepeatArgs),
                                "x* y* size times block"),
     "sum_repeats": publish(<void*>sum_repeats, sizeof(RepeatArgs), "x* y* size times block"),

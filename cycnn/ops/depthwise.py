@@ -42,11 +42,11 @@ def _window(p: Problem, axes: Sequence[Axis], rows: int) -> dict[str, Any]:
     inner = np.flatnonzero((table == regular).all(1) & (table >= 0).all(1))
     begin, end, edges = (int(inner[0]), int(inner[-1]) + 1, 0) if inner.size else (0, 0, 0)
     if w.offset == (0, 1, 2) and w.step <= 2 and inner.size:
-        # One column of zeros at an edge needs no run of its own.
-        if begin == 1 and table[0].tolist() == [-1, 0, 1]:
-            begin, edges = 0, LEFT
-        if end == w.out - 1 and table[-1].tolist() == [w.size - 2, w.size - 1, -1]:
-            end, edges = w.out, edges + RIGHT
+        # A row with a column of zeros at most at each end is one run.
+        left = begin == 1 and table[0].tolist() == [-1, 0, 1]
+        right = end == w.out - 1 and table[-1].tolist() == [w.size - 2, w.size - 1, -1]
+        if begin - left == 0 and end + right == w.out:
+            begin, end, edges = 0, w.out, LEFT * left + RIGHT * right
     taps = len(d.taps) * len(h.taps) * len(w.taps)
     runs = w.out - max(end - begin - 1, 0)
     return slots | {
@@ -80,6 +80,22 @@ def _sum(p: Problem, axes: Sequence[Axis], result: Sequence[int], tap: Sequence[
 @lru_cache(maxsize=512)
 def _forward(p: Problem) -> Bound:
     return _sum(p, forward_axes(p), p.out, range(p.taps))
+
+
+@lru_cache(maxsize=512)
+def _pairs(p: Problem) -> Bound | None:
+    """Return the input gradient of three taps, two columns apart, if it is one."""
+    if p.axes > 2 or (p.kernel[2], p.stride[2], p.dilation[2]) != (3, 2, 1):
+        return None
+    (_, H, W), (_, OH, OW) = p.size, p.out
+    unit, work = kernels(p.dtype), p.batch * OH * OW * p.taps * p.filters
+    rows = max(1, min(JOB_WORK * p.batch * H // work, p.batch * H // blocking.MIN_JOBS))
+    kernel: Kernel = unit.depthwise_pairs
+    return kernel.bind(
+        -(-p.batch * H // rows), N=p.batch, H=H, W=W, C=p.filters, OH=OH, OW=OW, TH=p.kernel[1],
+        SH=p.stride[1], DH=p.dilation[1], PH=p.padding[1][0], PW=p.padding[2][0], rows=rows,
+        scratch=16 * p.kernel[1], work=2.0 * work,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=512)
@@ -136,8 +152,12 @@ def backward_input(p: Problem, dy: Array, weight: Array, dx: Array) -> None:
     if times > 1:
         result = empty((dx.size * times,), dx.dtype)
         result.fill(0)
-    for i, phase in enumerate(_input_gradient(p)):
-        plan.append(phase, x=dy, w=weight, bias=None, y=result, flags=0, beside=i > 0)
+    pairs = _pairs(p)
+    if pairs:
+        plan.append(pairs, dy=dy, w=weight, dx=result)
+    else:
+        for i, phase in enumerate(_input_gradient(p)):
+            plan.append(phase, x=dy, w=weight, bias=None, y=result, flags=0, beside=i > 0)
     if times > 1:
         _multiply(plan, "sum_repeats", dx.size, times, result, dx)
     plan.run()
