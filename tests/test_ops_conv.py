@@ -132,7 +132,16 @@ DEPTHWISE = [
     case((2, 30, 9), 3, 9, groups=9, stride=2, padding="causal"),
     case((1, 1, 9, 12, 6), (1, 3, 3), 6, groups=6, stride=2, padding=1),
 ]
-CASES = SHAPES + STRIDES + PADDINGS + DILATIONS + GROUPS + DEPTHWISE
+FEW_CHANNELS = [  # whose input gradient is folded
+    case((3, 9, 8, 1), 3, 20, padding=1),
+    case((2, 9, 10, 3), (2, 3), 24, stride=(2, 3)),
+    case((2, 10, 9, 2), 2, 32, stride=4, padding=1),
+    case((1, 3, 3, 2), 3, 32, padding=((7, 0), (0, 6)), stride=2),
+    case((2, 5, 6, 7, 1), 3, 16, padding=1, stride=(1, 2, 1)),
+    case((2, 30, 2), 4, 40, padding="causal", dilation=2),
+    case((150, 9, 9, 3), 7, 33, padding=3),  # in more than one part
+]
+CASES = FEW_CHANNELS + SHAPES + STRIDES + PADDINGS + DILATIONS + GROUPS + DEPTHWISE
 each_case = pytest.mark.parametrize("shape, kernel, filters, options", CASES)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
 

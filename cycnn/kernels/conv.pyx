@@ -9,10 +9,14 @@ too.  Partial sums over channel blocks wait in y; bias and activation follow the
 
 Loop nest of a job:  channel block > panel of NR kernels > class of pixels > MR pixels > taps.
 
+The input gradient of few channels would leave most columns of a tile empty.  There a product with
+all taps as columns, z[n, o, t, c] = sum over k of dy[n, o, k] * w[t, c, k], is folded.
+
 Where the zero border is a large part of all windows (small images), pixels are grouped in classes
 that have the same taps inside the image, and only these taps are computed.
 """
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 from cycnn.kernels.packing cimport pack_panel
 from cycnn.kernels.simd cimport MR, NR, publish, real
@@ -212,11 +216,72 @@ cdef void pack(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
         packed = packed + channels * NR
 
 
+cdef struct FoldArgs:
+    const real* z               # IN   (N, OD, OH, OW, TD, TH, TW, C)
+    real* dx                    # OUT  (N, D, H, W, C)
+    Py_ssize_t N, D, H, W, C, OD, OH, OW, TD, TH, TW
+    Py_ssize_t SD, SH, SW, ED, EH, EW       # strides and dilations
+    Py_ssize_t PD, PH, PW       # zeros before the first plane, row and column
+    Py_ssize_t rows             # of dx, in one job
+
+
+cdef inline void fold_row(
+    const FoldArgs* a, Py_ssize_t C, const real* z, Py_ssize_t tw, real* dx,
+) noexcept nogil:
+    """Add what column tw of the taps gives to a row of dx."""
+    cdef Py_ssize_t shift = tw * a.EW - a.PW, step = a.TD * a.TH * a.TW * C, ow, c
+    cdef Py_ssize_t first = (a.SW - 1 - shift) // a.SW if shift < 0 else 0
+    cdef Py_ssize_t end = min(a.OW, (a.W - 1 - shift) // a.SW + 1 if shift < a.W else 0)
+    for ow in range(first, end):
+        for c in range(C):
+            dx[(ow * a.SW + shift) * C + c] += z[ow * step + c]
+
+
+cdef inline Py_ssize_t output_of(
+    Py_ssize_t i, Py_ssize_t stride, Py_ssize_t out,
+) noexcept nogil:
+    """Return which output has its window begin at i, or -1."""
+    return i // stride if i >= 0 and i % stride == 0 and i // stride < out else -1
+
+
+cdef void fold(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """dx[n, i, c] = sum over the taps t and outputs o with o * S + t * E - P = i of z[n, o, t, c].
+
+    One job is `rows` rows of dx, counted over all planes.
+    """
+    cdef const FoldArgs* a = <const FoldArgs*>args
+    cdef Py_ssize_t row, plane, n, td, th, tw, od, oh, C = a.C, taps = a.TD * a.TH * a.TW
+    cdef const real* z
+    cdef real* dx
+    for row in range(job * a.rows, min(a.N * a.D * a.H, (job + 1) * a.rows)):
+        plane = row // a.H
+        n = plane // a.D
+        dx = a.dx + row * a.W * C
+        memset(dx, 0, a.W * C * sizeof(real))
+        for td in range(a.TD):
+            od = output_of(plane - n * a.D + a.PD - td * a.ED, a.SD, a.OD)
+            for th in range(a.TH):
+                oh = output_of(row - plane * a.H + a.PH - th * a.EH, a.SH, a.OH)
+                if od < 0 or oh < 0:
+                    continue
+                z = a.z + (((n * a.OD + od) * a.OH + oh) * a.OW * taps
+                           + (td * a.TH + th) * a.TW) * C
+                for tw in range(a.TW):
+                    if C == 1:
+                        fold_row(a, 1, z + tw, tw, dx)
+                    elif C == 3:
+                        fold_row(a, 3, z + tw * 3, tw, dx)
+                    else:
+                        fold_row(a, C, z + tw * C, tw, dx)
+
+
 JOBS = {
     "conv": publish(<void*>conv, sizeof(ConvArgs), WINDOW_SLOTS + (
         "w* bias* y* YD YH YW K UD UH UW VD VH VW groups channel_block blocks panels flags classes "
         "class_pixels* class_start* class_taps* class_tap_start* "
         "at_y at_classes at_taps at_bias at_spare at_slab")),
+    "fold": publish(<void*>fold, sizeof(FoldArgs), (
+        "z* dx* N D H W C OD OH OW TD TH TW SD SH SW ED EH EW PD PH PW rows")),
     "pack": publish(<void*>pack, sizeof(PackArgs),
                     "w* packed* tap* T C K ST SC SK SG channel_block"),
 }

@@ -41,6 +41,10 @@ __all__ = ["conv", "conv_backward_input", "conv_backward_weight", "conv_output_s
 
 ACTIVATIONS = {None: 0, "relu": 2}  # flags of kernels/tile.pxd
 
+FOLD = 3.0  # what folding an element takes, a product of two vectors taking one
+FOLD_BYTES = 4 << 20  # of the product of a fold
+FOLD_ELEMENTS = 1 << 16  # of it that a job reads, about
+
 
 # The sum over taps and channels, as a plan step
 # ------------------------------------------------------
@@ -168,6 +172,70 @@ def _input_gradient(p: Problem) -> tuple[_Sum, ...]:
     )
 
 
+# The input gradient of few channels
+# ------------------------------------------------------
+
+
+class _Fold(NamedTuple):
+    """A product of dy with all taps as columns, and how it becomes dx."""
+
+    product: _Sum
+    fold: Bound
+
+
+def _is_folded(p: Problem) -> bool:
+    """Whether a product with a column per tap and channel, and folding it, costs less than a sum.
+
+    In vectors of products for a pixel of dy.  The sum's tiles have one vector of columns, which
+    takes 0.7 of what two do.
+    """
+    unit, columns = kernels(p.dtype), p.taps * p.channels
+    if p.groups > 1 or p.taps == 1 or p.channels > unit.VL:
+        return False
+    panels = -(-columns // unit.NR)
+    cost: float = 2 * panels * p.filters + FOLD * columns
+    return cost < 2 * 0.7 * p.taps * p.filters
+
+
+@lru_cache(maxsize=512)
+def _fold(p: Problem) -> _Fold:
+    unit, columns = kernels(p.dtype), p.taps * p.channels
+    one, none = (1, 1, 1), ((0, 0),) * 3
+    pointwise = p._replace(
+        size=p.out, channels=columns, kernel=one, stride=one, dilation=one, padding=none
+    )
+    rows = p.batch * p.size[0] * p.size[1]
+    per_job = max(1, min(rows // blocking.MIN_JOBS, FOLD_ELEMENTS // (p.size[2] * columns)))
+    slots = {"N": p.batch, "C": p.channels, "rows": per_job}
+    for i, letter in enumerate("DHW"):
+        slots |= {
+            letter: p.size[i], f"O{letter}": p.out[i], f"T{letter}": p.kernel[i],
+            f"S{letter}": p.stride[i], f"E{letter}": p.dilation[i], f"P{letter}": p.padding[i][0],
+        }  # fmt: skip
+    work = 2.0 * p.batch * math.prod(p.out) * columns
+    fold = unit.fold.bind(-(-rows // per_job), work=work, **slots)
+    return _Fold(_input_gradient(pointwise)[0], fold)
+
+
+def _run_fold(p: Problem, dy: Array, weight: Array, dx: Array) -> None:
+    """Write dx, as many images at a time as keep the product in the cache."""
+    pixels = math.prod(p.out)
+    size = pixels * p.taps * p.channels * dy.itemsize
+    images = min(p.batch, max(1, FOLD_BYTES // size))
+    z = empty((images * size // dy.itemsize,), dy.dtype)
+    plan = Plan()
+    packed = None
+    for first in range(0, p.batch, images):
+        part = slice(first, first + images)
+        f = _fold(p._replace(batch=min(images, p.batch - first)))
+        if packed is None:
+            packed = empty((f.product.packed_size,), dy.dtype)
+            plan.append(f.product.pack, w=weight, packed=packed)
+        plan.append(f.product.conv, x=dy[part], w=packed, bias=None, y=z, flags=0)
+        plan.append(f.fold, z=z, dx=dx[part])
+    plan.run()
+
+
 # The three directions
 # --------------------------------------------------------------------------------
 
@@ -275,6 +343,7 @@ def conv_backward_input(
 
     Arguments are those of `conv`; errors likewise.  For a stride s, each of the s phases of the
     input pixels sees its own taps, so dx is s convolutions of dy with stride 1 (s per axis).
+    Where x has few channels, dx is a matrix product, folded instead.
     """
     x_shape = tuple(x_shape)
     p = resolve(
@@ -294,12 +363,15 @@ def conv_backward_input(
     name = choose(p, "input", algorithm)
     if p.batch == 0:
         return empty(x_shape, dy.dtype)
-    dx = (empty if every_phase_has_taps(p) else zeros)(x_shape, dy.dtype)
+    folded = name not in winograd.OUTPUTS and not p.depthwise and _is_folded(p)
+    dx = (empty if folded or every_phase_has_taps(p) else zeros)(x_shape, dy.dtype)
     if p.depthwise:
         depthwise.backward_input(p, dy, weight, dx)
     elif name in winograd.OUTPUTS:
         outputs = winograd.OUTPUTS[name]
         winograd.run_sum(winograd.input_gradient(p, outputs), dy, weight, None, dx, 0)
+    elif folded:
+        _run_fold(p, dy, weight, dx)
     else:
         _run_sums(_input_gradient(p), dy, weight, None, dx, 0)
     return dx
