@@ -10,6 +10,8 @@ README.md beside this file says how the figures come about.
 from __future__ import annotations
 
 import argparse
+import itertools
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,17 +46,20 @@ SHOWN = {
     "coldstart": coldstart,
 }
 # The files in results/, and the arguments that they come from.
+SHORT = ["--seconds", "0.1", "--repeats", "5"]
 ALL = {
-    "conv": ["conv"],
-    "algorithms": ["conv", "--auto", "--batches", "train", "predict", "one", "--seconds", "0.2"],
+    "conv-direct": ["conv", "--algorithm", "direct", "--allocators", "tuned", *SHORT],
+    "conv-auto": ["conv", "--shapes", " 3x3 ", "--allocators", "tuned", *SHORT],
+    "algorithms": ["conv", "--auto", "--batches", "train", "predict", "one", *SHORT],
     "train": ["train"],
-    "scaling": ["scaling"],
-    "memory": ["memory"],
+    "scaling": ["scaling", "--allocators", "tuned", "--seconds", "0.1"],
+    "memory": ["memory", "--threads", "1", "--repeats", "1"],
     "coldstart": ["coldstart"],
 }
+FILES = ("--json", "--markdown", "--plot")
 
 
-def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
+def arguments(given: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     parsers = {}
@@ -85,7 +90,18 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.command in MEASURING:
         MEASURING[options.command][0].check_arguments(parser, options)
+        options.line = spelled(given)
     return options
+
+
+def spelled(given: Sequence[str]) -> str:
+    """A run as one would type it, without the files that it writes."""
+    kept = [
+        word
+        for before, word in itertools.pairwise(["", *given])
+        if word not in FILES and before not in FILES
+    ]
+    return f"python benchmarks/compare.py {shlex.join(kept)}"
 
 
 def reported(files: Sequence[Path]) -> list[Data]:
@@ -115,7 +131,7 @@ def execute(options: argparse.Namespace) -> bool:
 
 
 def main() -> None:
-    options = arguments()
+    options = arguments(sys.argv[1:])
     fine = True
     if options.command == "all":
         for each in options.each.values():

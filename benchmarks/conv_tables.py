@@ -104,6 +104,11 @@ def summary(data: Data) -> str:
     return report.sections(_means(rows), _slow(rows), _compute_bound(rows)) if rows else ""
 
 
+def headline(data: Data) -> str:
+    """What the project's README shows."""
+    return _means(rows_of(data))
+
+
 def _peaks(good: Sequence[Measurement]) -> dict[int, report.Quartiles]:
     return {
         threads: quartiles([m["peak"] for m in good if m["threads"] == threads])

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 
 import plot
-import train
 from session import Data, read, write
 
 HERE = Path(__file__).parent
@@ -34,11 +33,13 @@ def rewrite(shown: dict[str, ModuleType], drawn: bool) -> None:
         if parts:
             ours = replace(ours, command, "\n\n".join(parts))
     write(HERE / "README.md", ours.rstrip("\n"))
-    first = RESULTS / "train.json"
-    if first in found:
-        whole = HERE.parent / "README.md"
-        text = replace(whole.read_text(encoding="utf-8"), "train", _headline(found[first]))
-        write(whole, text.rstrip("\n"))
+    whole = HERE.parent / "README.md"
+    text = whole.read_text(encoding="utf-8")
+    for command in ("train", "conv"):
+        heads = [_headline(d, shown[command]) for d in found.values() if d["command"] == command]
+        if heads:
+            text = replace(text, command, "\n\n".join(heads))
+    write(whole, text.rstrip("\n"))
 
 
 def replace(text: str, name: str, body: str) -> str:
@@ -68,9 +69,11 @@ def _part(path: Path, data: Data, summary: str) -> str:
     if drawing.exists():
         links += f"\n\n![{path.stem}](results/{drawing.name})"
     demoted = re.sub("^## ", "#### ", summary, flags=re.MULTILINE)
-    return f"{where(data)}\n{data['settings']['method'].capitalize()}. {links}\n\n{demoted}"
+    settings = data["settings"]
+    method = f"`{settings['line']}`: {settings['method']}"
+    return f"{where(data)}\n{method}. {links}\n\n{demoted}"
 
 
-def _headline(data: Data) -> str:
-    table = train.headline(data).split("\n\n", 1)[1]
-    return f"{where(data)}\n\n{table}"
+def _headline(data: Data, module: ModuleType) -> str:
+    table = module.headline(data).split("\n\n", 1)[1]
+    return f"`{data['settings']['line']}`: {where(data)}\n\n{table}"

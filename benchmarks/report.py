@@ -67,7 +67,7 @@ def threads_of(measurements: Iterable[Measurement]) -> list[int]:
 def settings(data: Data) -> str:
     about = data["settings"]
     lines = [f"{k}: {v}" for k, v in about["machine"].items()]
-    lines.append(f"method: {about['method']}")
+    lines += [f"command: `{about['line']}`", f"method: {about['method']}"]
     for name, library in about["libraries"].items():
         lines.append(f"**{name}**: " + "; ".join(f"{k} {v}" for k, v in library.items()))
     lines += [f"**missing peer**: {what}" for what in about["missing"]]

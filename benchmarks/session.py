@@ -94,7 +94,8 @@ def session(
 ) -> Iterator[Session]:
     """Start the libraries and note what they are; a missing peer is named."""
     settings: dict[str, Any] = {
-        "machine": machine.describe(), "method": method, "libraries": {}, "missing": [],
+        "machine": machine.describe(), "line": options.line, "method": method, "libraries": {},
+        "missing": [],
     }  # fmt: skip
     data: Data = {"command": command, "settings": settings, "measurements": []}
     workers = []

@@ -20,6 +20,7 @@ report, session, shapes = benchmark("report"), benchmark("session"), benchmark("
 
 SETTINGS = {
     "machine": {"cpu": "a processor"},
+    "line": "python benchmarks/compare.py train",
     "method": "median of 3 blocks",
     "libraries": {
         "cycnn": {"cycnn": "1.0", "isa": "avx2", "environment": "inherited"},
@@ -176,7 +177,8 @@ def test_readme_is_rewritten_between_its_markers(command, stored, tmp_path, monk
     monkeypatch.setattr(readme, "HERE", here)
     monkeypatch.setattr(readme, "RESULTS", here / "results")
     (here / "README.md").write_text((FOLDER / "README.md").read_text())
-    (tmp_path / "README.md").write_text("before\n<!-- train -->\nold\n<!-- /train -->\nafter\n")
+    blank = "before\n<!-- {0} -->\nold {0}\n<!-- /{0} -->\nafter\n"
+    (tmp_path / "README.md").write_text(blank.format("train") + blank.format("conv"))
     file = stored(command, here / "results")
     readme.rewrite(compare.SHOWN, drawn=False)
     once = (here / "README.md").read_text()
@@ -184,9 +186,10 @@ def test_readme_is_rewritten_between_its_markers(command, stored, tmp_path, monk
     assert RUNS[command][1][0] in file.with_suffix(".md").read_text()
     whole = (tmp_path / "README.md").read_text()
     assert whole.startswith("before\n<!-- train -->\n") and whole.endswith(
-        "<!-- /train -->\nafter\n"
+        "<!-- /conv -->\nafter\n"
     )
-    assert ("old" in whole) == (command != "train")
+    for name in ("train", "conv"):
+        assert (f"old {name}" in whole) == (command != name)
     readme.rewrite(compare.SHOWN, drawn=False)
     assert (here / "README.md").read_text() == once
     with pytest.raises(SystemExit, match="must stand there once"):
@@ -221,6 +224,7 @@ def test_all_hands_its_options_to_every_run():
     }  # fmt: skip
     assert options.each["algorithms"].auto
     assert options.each["train"].json == readme.RESULTS / "train.json"
+    assert options.each["train"].line == "python benchmarks/compare.py train --threads 1"
 
 
 def test_every_task_is_there_once():

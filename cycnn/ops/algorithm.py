@@ -122,8 +122,26 @@ def _share_inside(p: Problem) -> float:
     return math.prod(float(np.mean(axis.table >= 0)) for axis in forward_axes(p))
 
 
+@lru_cache(maxsize=2048)
+def folds(p: Problem) -> bool:
+    """Whether the direct input gradient is a product with a column for each tap, folded."""
+    return p.groups == 1 and p.taps > 1 and _folded_cost(p) < _sum_cost(p, "input")
+
+
 def direct_cost(p: Problem, direction: str) -> float:
-    """Return about how many cycles of one core the direct kernel takes."""
+    """Return about how many cycles of one core the direct kernels take."""
+    cost = _sum_cost(p, direction)
+    return min(cost, _folded_cost(p)) if direction == "input" else cost
+
+
+def _folded_cost(p: Problem) -> float:
+    unit, columns = kernels(p.dtype), p.taps * p.channels
+    pixels = p.batch * math.prod(p.out)
+    products = float(p.filters * -(-columns // unit.VL))
+    return pixels * (0.52 * products + 2.2 * columns) + 1.9 * columns * p.filters
+
+
+def _sum_cost(p: Problem, direction: str) -> float:
     unit = kernels(p.dtype)
     pixels = p.batch * math.prod(p.out)
     if direction == "weight":

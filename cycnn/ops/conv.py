@@ -25,7 +25,7 @@ import numpy as np
 from cycnn._check import Array, per_axis
 from cycnn.engine import Bound, Plan, empty, kernels, zeros
 from cycnn.ops import blocking, depthwise, weight_gradient, winograd
-from cycnn.ops.algorithm import choose
+from cycnn.ops.algorithm import choose, folds
 from cycnn.ops.blocking import Axis, Scratch
 from cycnn.ops.problem import (
     Problem,
@@ -41,7 +41,6 @@ __all__ = ["conv", "conv_backward_input", "conv_backward_weight", "conv_output_s
 
 ACTIVATIONS = {None: 0, "relu": 2}  # flags of kernels/tile.pxd
 
-FOLD = 3.0  # what folding an element takes, a product of two vectors taking one
 FOLD_BYTES = 4 << 20  # of the product of a fold
 FOLD_ELEMENTS = 1 << 16  # of it that a job reads, about
 
@@ -172,7 +171,7 @@ def _input_gradient(p: Problem) -> tuple[_Sum, ...]:
     )
 
 
-# The input gradient of few channels
+# The input gradient of few channels, whose tiles would have few columns
 # ------------------------------------------------------
 
 
@@ -181,20 +180,6 @@ class _Fold(NamedTuple):
 
     product: _Sum
     fold: Bound
-
-
-def _is_folded(p: Problem) -> bool:
-    """Whether a product with a column per tap and channel, and folding it, costs less than a sum.
-
-    In vectors of products for a pixel of dy.  The sum's tiles have one vector of columns, which
-    takes 0.7 of what two do.
-    """
-    unit, columns = kernels(p.dtype), p.taps * p.channels
-    if p.groups > 1 or p.taps == 1 or p.channels > unit.VL:
-        return False
-    panels = -(-columns // unit.NR)
-    cost: float = 2 * panels * p.filters + FOLD * columns
-    return cost < 2 * 0.7 * p.taps * p.filters
 
 
 @lru_cache(maxsize=512)
@@ -363,7 +348,7 @@ def conv_backward_input(
     name = choose(p, "input", algorithm)
     if p.batch == 0:
         return empty(x_shape, dy.dtype)
-    folded = name not in winograd.OUTPUTS and not p.depthwise and _is_folded(p)
+    folded = name not in winograd.OUTPUTS and not p.depthwise and folds(p)
     dx = (empty if folded or every_phase_has_taps(p) else zeros)(x_shape, dy.dtype)
     if p.depthwise:
         depthwise.backward_input(p, dy, weight, dx)
