@@ -300,7 +300,7 @@ cdef inline void spread_pairs(
     int pairs, bint whole, const PairsArgs* a, const real** dy, const real** w, Py_ssize_t taps,
     Py_ssize_t q, Py_ssize_t c, real* dx, bint left, bint right,
 ) noexcept nogil:
-    """Write `pairs` (a constant) pairs of columns, the first from column q of dy.
+    """Write `pairs` (one or four) pairs of columns, the first from column q of dy.
 
     dy has tap 0 of the first column of its pair, tap 1 of the second and tap 2 of the first one of
     the next.  With one pair, `left` and `right` say which of the two are there.
@@ -324,12 +324,10 @@ cdef inline void spread_pairs(
             d = load(p + C, whole, columns)
             s.a1 = vf_fma(before, w2, vf_fma(d, w0, s.a1))
             s.b1 = vf_fma(d, w1, s.b1)
-        if pairs > 2:
             before = d
             d = load(p + 2 * C, whole, columns)
             s.a2 = vf_fma(before, w2, vf_fma(d, w0, s.a2))
             s.b2 = vf_fma(d, w1, s.b2)
-        if pairs > 3:
             before = d
             d = load(p + 3 * C, whole, columns)
             s.a3 = vf_fma(before, w2, vf_fma(d, w0, s.a3))
@@ -342,10 +340,8 @@ cdef inline void spread_pairs(
     if pairs > 1:
         put(dx + 2 * C, s.a1, whole, columns, 0)
         put(dx + 3 * C, s.b1, whole, columns, 0)
-    if pairs > 2:
         put(dx + 4 * C, s.a2, whole, columns, 0)
         put(dx + 5 * C, s.b2, whole, columns, 0)
-    if pairs > 3:
         put(dx + 6 * C, s.a3, whole, columns, 0)
         put(dx + 7 * C, s.b3, whole, columns, 0)
 
@@ -389,9 +385,6 @@ cdef void depthwise_pairs(const void* args, Py_ssize_t job, char* scratch) noexc
             if 0 < q and 2 * q >= a.PW and q + 4 <= inner:
                 spread_channels(4, a, dy, w, taps, q, dx, True, True)
                 q = q + 4
-            elif 0 < q and 2 * q >= a.PW and q + 2 <= inner:
-                spread_channels(2, a, dy, w, taps, q, dx, True, True)
-                q = q + 2
             else:
                 spread_channels(1, a, dy, w, taps, q, dx, 2 * q >= a.PW, 2 * q + 1 - a.PW < a.W)
                 q = q + 1

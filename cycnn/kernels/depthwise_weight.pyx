@@ -286,13 +286,13 @@ cdef inline void correlate_channels(
     int stride, bint whole, const DepthwiseWeightArgs* a, const Row* rows, Py_ssize_t count,
     Py_ssize_t begin, Py_ssize_t end, Py_ssize_t c, Next* next, real* dweight,
 ) noexcept nogil:
-    """Do so for all taps of one vector of channels."""
+    """Do so for all taps of one vector of channels; a vector in part is rare and needs no speed."""
     cdef Py_ssize_t t = 0, taps = rows.taps
     while t < taps:
-        if taps - t >= 9:
+        if whole and taps - t >= 9:
             correlate_threes(3, stride, whole, a, rows, count, begin, end, t, c, next, dweight)
             t = t + 9
-        elif taps - t >= 6:
+        elif whole and taps - t >= 6:
             correlate_threes(2, stride, whole, a, rows, count, begin, end, t, c, next, dweight)
             t = t + 6
         else:
@@ -343,9 +343,6 @@ cdef inline void correlate_rows(
         if taps - t >= 9:
             correlate(9, whole, a, rows, count, t, c, dweight)
             t = t + 9
-        elif taps - t >= 6:
-            correlate(6, whole, a, rows, count, t, c, dweight)
-            t = t + 6
         elif taps - t >= 3:
             correlate(3, whole, a, rows, count, t, c, dweight)
             t = t + 3
