@@ -81,10 +81,10 @@ class Optimizer(ABC):
         array = self._arrays.get(key)
         if array is None:
             array = self._arrays[key] = np.zeros_like(parameter.data)
-        elif (array.shape, array.dtype) != (parameter.data.shape, parameter.data.dtype):
+        elif (array.shape, array.dtype) != (parameter.shape, parameter.dtype):
             raise ValueError(
                 f"{type(self).__name__}: the state {key!r} must be like its parameter, "
-                f"{parameter.data.dtype} {parameter.data.shape}, got {array.dtype} {array.shape}"
+                f"{parameter.dtype} {parameter.shape}, got {array.dtype} {array.shape}"
             )
         return array
 

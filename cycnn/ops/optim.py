@@ -22,7 +22,7 @@ def _check_state(name: str, **arrays: Array | None) -> None:
                 f"{name}: {argument} must be {data.dtype} of shape {data.shape} like data, "
                 f"got {array.dtype} of shape {array.shape}"
             )
-        if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
+        if not array.flags.carray:  # contiguous, writable and aligned
             raise ValueError(f"{name}: {argument} must be writable and C-contiguous, it is not")
 
 
