@@ -13,6 +13,7 @@ and dy may change places; the partial sums are then transposed.
 
 Loop nest of a job:  block of pixels > panel of NR kernels > run of taps > tile of MR rows > pixels.
 """
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from cycnn.kernels.outer cimport STRIP, Ahead, accumulate_outer, accumulate_pairs, look_ahead
@@ -151,6 +152,34 @@ cdef Py_ssize_t list_rows(
     return (i + MR - 1) // MR * MR
 
 
+cdef Ahead next_pixels(
+    const Window* v, Py_ssize_t index, Py_ssize_t end, Py_ssize_t channel, Py_ssize_t channels,
+    Py_ssize_t pixels, Py_ssize_t times,
+) noexcept nogil:
+    """Return what block `index`, if there is one, will read of x: its first plane, with one tap.
+
+    The windows of larger kernels overlap; most of what they read is in the cache.
+    """
+    cdef Block b = block_at(v, min(index, end - 1))
+    cdef const int64_t* source_h = v.source + v.LD + b.row * v.SH
+    cdef const int64_t* source_w = v.source + v.LD + v.LH + b.column * v.SW
+    cdef Py_ssize_t n = b.plane // v.OD, d, step
+    cdef Ahead ahead
+    if v.source == NULL:
+        return look_ahead(v.x + b.row * v.C + channel, v.C, channels, pixels, times)
+    d = v.source[(b.plane - n * v.OD) * v.SD]
+    if index == end or v.TD * v.TH * v.TW > 1 or d < 0 or source_h[0] < 0 or source_w[0] < 0:
+        return look_ahead(v.x, 0, 0, 0, times)
+    step = source_w[1] - source_w[0] if b.columns > 1 else 0
+    ahead = look_ahead(
+        v.x + (((n * v.D + d) * v.H + source_h[0]) * v.W + source_w[0]) * v.C + channel,
+        step * v.C, channels, b.rows * b.columns, times)
+    ahead.columns = b.columns
+    if b.rows > 1:
+        ahead.jump = ((source_h[1] - source_h[0]) * v.W - b.columns * step) * v.C
+    return ahead
+
+
 cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """One job is one chunk of pixel blocks, one channel block and `panels` panels of one group."""
     cdef const WeightGradientArgs* a = <const WeightGradientArgs*>args
@@ -198,12 +227,11 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
         dy = a.dy + ((b.plane * v.OH + b.row) * v.OW + b.column) * a.K + g * K + first * NR
         strips = (T // merged * ((merged * channels + MR - 1) // MR)
                   * ((pixels + STRIP - 1) // STRIP))
-        # All panels of dy at once: memory is read in order.  Windows overlap, in cache; only what a
-        # matrix product reads of x is fetched.
+        # All panels of dy at once: memory is read in order.
         ahead[0] = look_ahead(dy + pixels * a.K, a.K, min(last * NR, K) - first * NR, pixels,
                               strips * (last - first))
-        ahead[1] = look_ahead(v.x + (b.row + pixels) * v.C + g * C + c, v.C, channels,
-                              pixels if v.source == NULL else 0, strips * (last - first))
+        ahead[1] = next_pixels(v, index + 1, end, g * C + c, channels, pixels,
+                               strips * (last - first))
         for p in range(first, last):
             columns = min(<Py_ssize_t>NR, K - p * NR)
             panel = dy + (p - first) * NR
