@@ -50,7 +50,17 @@ SHORT = ["--seconds", "0.1", "--repeats", "5"]
 ALL = {
     "conv-direct": ["conv", "--algorithm", "direct", "--allocators", "tuned", *SHORT],
     "conv-auto": ["conv", "--shapes", " 3x3 ", "--allocators", "tuned", *SHORT],
-    "algorithms": ["conv", "--auto", "--batches", "train", "predict", "one", *SHORT],
+    "algorithms": [  # the layers that more than one of them computes
+        "conv",
+        "--auto",
+        "--shapes",
+        " 3x3 ",
+        "--batches",
+        "train",
+        "predict",
+        "one",
+        *SHORT,
+    ],
     "train": ["train"],
     "scaling": ["scaling", "--allocators", "tuned", "--seconds", "0.1"],
     "memory": ["memory", "--threads", "1", "--repeats", "1"],
