@@ -50,22 +50,14 @@ SHORT = ["--seconds", "0.1", "--repeats", "5"]
 ALL = {
     "conv-direct": ["conv", "--algorithm", "direct", "--allocators", "tuned", *SHORT],
     "conv-auto": ["conv", "--shapes", " 3x3 ", "--allocators", "tuned", *SHORT],
-    "algorithms": [  # the layers that more than one of them computes
-        "conv",
-        "--auto",
-        "--shapes",
-        " 3x3 ",
-        "--batches",
-        "train",
-        "predict",
-        "one",
-        *SHORT,
-    ],
+    # The layers that more than one of them computes.
+    "algorithms": ["conv", "--auto", "--shapes", " 3x3 ", "--batches", "train", "predict", "one",
+                   *SHORT],
     "train": ["train"],
     "scaling": ["scaling", "--allocators", "tuned", "--seconds", "0.1"],
     "memory": ["memory", "--threads", "1", "--repeats", "1"],
     "coldstart": ["coldstart"],
-}
+}  # fmt: skip
 FILES = ("--json", "--markdown", "--plot")
 
 
@@ -109,7 +101,7 @@ def spelled(given: Sequence[str]) -> str:
     kept = [
         word
         for before, word in itertools.pairwise(["", *given])
-        if word not in FILES and before not in FILES
+        if word.split("=")[0] not in FILES and before not in FILES
     ]
     return f"python benchmarks/compare.py {shlex.join(kept)}"
 

@@ -14,7 +14,8 @@ import cycnn
 
 from .benchmark import FOLDER, benchmark
 
-compare, conv, disk = benchmark("compare"), benchmark("conv"), benchmark("disk")
+check, compare = benchmark("check"), benchmark("compare")
+conv, disk = benchmark("conv"), benchmark("disk")
 networks, plot, readme = benchmark("networks"), benchmark("plot"), benchmark("readme")
 report, session, shapes = benchmark("report"), benchmark("session"), benchmark("shapes")
 
@@ -225,6 +226,19 @@ def test_all_hands_its_options_to_every_run():
     assert options.each["algorithms"].auto
     assert options.each["train"].json == readme.RESULTS / "train.json"
     assert options.each["train"].line == "python benchmarks/compare.py train --threads 1"
+
+
+def test_a_run_is_spelled_without_its_files():
+    given = ["conv", "--shapes", " 3x3 ", "--json", "a.json", "--plot=b.svg", "--isa", "avx2"]
+    assert compare.spelled(given) == (
+        "python benchmarks/compare.py conv --shapes ' 3x3 ' --isa avx2"
+    )
+
+
+def test_only_winograd_may_differ_by_more_than_plain_sums():
+    plain = check.tolerance(576, "cycnn, direct", "torch, tuned allocator, contiguous")
+    assert plain == 4 * check.EPS * 576
+    assert plain < check.tolerance(576, "cycnn, direct", "cycnn, winograd4") < 1e-3
 
 
 def test_every_task_is_there_once():

@@ -5,10 +5,10 @@ block goes back to the pool when the last array on it dies and is handed out aga
 
 Size classes: eight per power of two, so a new block is at most 12.5 % larger than asked for; from
 2 MB on, where none of a class is free, one up to twice as large serves (scratch memory has many
-sizes).  A block
-that was not used again within WINDOW allocations is released, and so are the blocks freed longest
-ago when the pool holds more than 1.5 times the peak of the live bytes: a training
-step needs some sizes on its way up and others on its way down, more than its peak taken together.
+sizes).  A block that was not used again within WINDOW allocations is released, and so are the
+blocks freed longest ago when the pool holds more than 1.5 times the peak of the live bytes: a
+training step needs some sizes on its way up and others on its way down, more than its peak taken
+together.
 Where that was too little, so that a block is missed that was released for it, the pool may hold
 that block more from then on, up to 2.5 times the peak: a network asks for the same blocks in every
 step.

@@ -8,8 +8,8 @@ that do not wait for each other may run side by side, their jobs interleaved, so
 share is in cache.
 
 Jobs follow the arrays they work on, and of every step a thread begins with the same share of them:
-what one step wrote is in that thread's caches when the next one reads it.  Taking jobs as they come
-made a training step 15 % slower where two cores share no cache.  Who is done helps the others.
+what one step wrote is in that thread's caches when the next one reads it.  Who is done helps the
+others.
 """
 from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport parallel, prange, threadid
@@ -207,7 +207,8 @@ cdef void run_jobs(
     cdef Share* share
     for i in range(n):
         share = shares + (thread + i) % n
-        while share.next < share.end:           # a look first: counting takes the line from others
+        # A look first, which may come too late: counting takes the line from the others.
+        while share.next < share.end:
             j = fetch_and_add(&share.next)
             if j < share.end:
                 run_job(steps, j, values, scratch)

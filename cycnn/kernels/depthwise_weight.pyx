@@ -142,35 +142,26 @@ cdef inline void begin_three(
     s.y = load(p + C, whole, columns)
 
 
-cdef inline void add_even(
-    Three* s, vf d, bint whole, const real* p, Py_ssize_t columns,
-) noexcept nogil:
-    """Add a pixel of dy whose taps are x, y and what is at p, which takes the place of x."""
-    s.a0 = vf_fma(s.x, d, s.a0)
-    s.a1 = vf_fma(s.y, d, s.a1)
-    s.x = load(p, whole, columns)
-    s.a2 = vf_fma(s.x, d, s.a2)
+cdef inline void add_two(bint odd, Three* s, vf d) noexcept nogil:
+    """Add a pixel of dy whose first two taps are x and y; in turns they have changed places."""
+    s.a0 = vf_fma(s.y if odd else s.x, d, s.a0)
+    s.a1 = vf_fma(s.x if odd else s.y, d, s.a1)
 
 
-cdef inline void add_odd(
-    Three* s, vf d, bint whole, const real* p, Py_ssize_t columns,
-) noexcept nogil:
-    """Do so where x and y have changed places."""
-    s.a0 = vf_fma(s.y, d, s.a0)
-    s.a1 = vf_fma(s.x, d, s.a1)
-    s.y = load(p, whole, columns)
-    s.a2 = vf_fma(s.y, d, s.a2)
-
-
-cdef inline void add_last(Three* s, vf d, bint swapped) noexcept nogil:
-    """Do so where the third tap is a zero."""
-    s.a0 = vf_fma(s.y if swapped else s.x, d, s.a0)
-    s.a1 = vf_fma(s.x if swapped else s.y, d, s.a1)
+cdef inline void add_pixel(bint odd, Three* s, vf d, vf third) noexcept nogil:
+    """Do so with the third tap, which takes the place of the first."""
+    add_two(odd, s, d)
+    s.a2 = vf_fma(third, d, s.a2)
+    if odd:
+        s.y = third
+    else:
+        s.x = third
 
 
 cdef inline void add_three(
     Three* s, const int64_t* tap, Py_ssize_t C, real* dweight, Py_ssize_t columns,
 ) noexcept nogil:
+    """Add the sums to dweight."""
     add_to(dweight + tap[0] * C, s.a0, columns)
     add_to(dweight + tap[1] * C, s.a1, columns)
     add_to(dweight + tap[2] * C, s.a2, columns)
@@ -190,8 +181,7 @@ cdef inline void correlate_threes(
     Next* next,
     real* dweight,              # OUT  (T, C), added to
 ) noexcept nogil:
-    """Sum x * dy over some rows for taps in threes: each column of x is loaded once for all three.
-    """
+    """Sum x * dy over some rows for taps in threes, which share each column of x they load."""
     cdef Py_ssize_t C = a.window.C, columns = C - c, r, j, full
     cdef bint left, right, swapped
     cdef const real* next_x = next.x
@@ -234,13 +224,13 @@ cdef inline void correlate_threes(
             d = load(q, whole, columns)
             q = q + C
             p0 = p0 + 2 * C
-            add_even(&s0, d, whole, p0, columns)
+            add_pixel(False, &s0, d, load(p0, whole, columns))
             if threes > 1:
                 p1 = p1 + 2 * C
-                add_even(&s1, d, whole, p1, columns)
+                add_pixel(False, &s1, d, load(p1, whole, columns))
             if threes > 2:
                 p2 = p2 + 2 * C
-                add_even(&s2, d, whole, p2, columns)
+                add_pixel(False, &s2, d, load(p2, whole, columns))
             j = j + 1
             if stride > 1:
                 if j < end:
@@ -259,20 +249,20 @@ cdef inline void correlate_threes(
                 next_x = next_x + 64 // sizeof(real)
             d = load(q, whole, columns)
             q = q + C
-            add_odd(&s0, d, whole, p0 + C, columns)
+            add_pixel(True, &s0, d, load(p0 + C, whole, columns))
             if threes > 1:
-                add_odd(&s1, d, whole, p1 + C, columns)
+                add_pixel(True, &s1, d, load(p1 + C, whole, columns))
             if threes > 2:
-                add_odd(&s2, d, whole, p2 + C, columns)
+                add_pixel(True, &s2, d, load(p2 + C, whole, columns))
             j = j + 1
         if right:                           # without the last tap of each three
             d = load(q, whole, columns)
             swapped = stride == 1 and (full - begin) % 2
-            add_last(&s0, d, swapped)
+            add_two(swapped, &s0, d)
             if threes > 1:
-                add_last(&s1, d, swapped)
+                add_two(swapped, &s1, d)
             if threes > 2:
-                add_last(&s2, d, swapped)
+                add_two(swapped, &s2, d)
     next.x = next_x
     next.dy = next_dy
     add_three(&s0, rows.tap + first, C, dweight + c, columns)

@@ -6,10 +6,9 @@
 A job sums one chunk of pixel blocks for one block of channels and some panels of kernels: it copies
 the input under a block into a slab (window.pxd) and dy into panels of NR columns, unless they can
 be read where they are, and adds their product to its part of dweight in register tiles, the pixels
-running inside.  Where dweight has too
-few parts for all threads, the pixels are cut in S chunks (a number that follows from the shape
-alone), each with a partial sum of its own, added up in order by `sum_partials`.  Of a 1x1 kernel, x
-and dy may change places; the partial sums are then transposed.
+running inside.  Where dweight has too few parts for all threads, the pixels are cut in S chunks (a
+number that follows from the shape alone), each with a partial sum of its own, added up in order by
+`sum_partials`.  Of a 1x1 kernel, x and dy may change places; the partial sums are then transposed.
 
 Loop nest of a job:  block of pixels > panel of NR kernels > run of taps > tile of MR rows > pixels.
 """

@@ -118,7 +118,7 @@ def _cuts(m: _Product, unit: SimpleNamespace) -> Iterator[_Cut]:
     """
     panels = -(-m.filters // unit.NR)
     last = m.filters - (panels - 1) * unit.NR
-    narrow = 1 - HALF if last <= unit.VL else 0.0
+    narrow = 1 - HALF if last <= unit.VL else 0.0  # what the last panel costs less
     size = math.prod(m.taps) * m.channels * m.filters * m.groups
     whole = math.lcm(unit.VL, unit.MR // 3)  # vectors of x, and tiles that read nothing beyond
     for channels in sorted(
