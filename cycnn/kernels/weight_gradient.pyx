@@ -21,7 +21,8 @@ from cycnn.kernels.simd cimport (
 )
 from cycnn.kernels.tile cimport ACCUMULATE
 from cycnn.kernels.window cimport (
-    Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_of,
+    Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_in_place,
+    windows_of,
 )
 
 
@@ -164,8 +165,13 @@ cdef Ahead next_pixels(
     cdef const int64_t* source_w = v.source + v.LD + v.LH + b.column * v.SW
     cdef Py_ssize_t n = b.plane // v.OD, d, step
     cdef Ahead ahead
+    cdef Windows at
     if v.source == NULL:
-        return look_ahead(v.x + b.row * v.C + channel, v.C, channels, pixels, times)
+        at = windows_in_place(v, &b, channel)
+        ahead = look_ahead(at.origin, at.step, channels, pixels, times)
+        ahead.columns = b.columns
+        ahead.jump = at.row_step - b.columns * at.step
+        return ahead
     d = v.source[(b.plane - n * v.OD) * v.SD]
     if index == end or v.TD * v.TH * v.TW > 1 or d < 0 or source_h[0] < 0 or source_w[0] < 0:
         return look_ahead(v.x, 0, 0, 0, times)

@@ -4,8 +4,8 @@
 # Output o of an axis reads the positions o * S + offset[t], t = 0 ... T - 1, of the axis with its
 # border; source[position] is the input index there, or -1 for a zero.  So every padding mode,
 # stride, dilation and kernel, and each phase of an input gradient, is the same few tables.  No
-# tables (NULL): a matrix product, whose rows are the pixels of one long axis H, each reading
-# itself.
+# tables (NULL): one tap and no border, output o reads input o * S.  A matrix product is that: its
+# rows are the pixels of one long axis H.
 #
 # A block is `block_columns` outputs of one row, or `block_rows` rows of one plane (n, od), or the
 # whole of `block_planes` planes; in memory its outputs follow each other. Its slab holds, for each
@@ -29,7 +29,7 @@ cdef struct Window:
     Py_ssize_t LD, LH, LW       # lengths of the axes with their borders
     Py_ssize_t planes           # N * OD
     Py_ssize_t block_planes, block_rows, block_columns
-    Py_ssize_t copy             # 0: no slab, windows read x itself (only without tables)
+    Py_ssize_t copy             # 0: no slab, windows read x itself
 
 
 cdef struct Block:
@@ -139,6 +139,19 @@ cdef struct Windows:
     Py_ssize_t plane_step, row_step, step
 
 
+cdef inline Windows windows_in_place(
+    const Window* v, const Block* b, Py_ssize_t channel,
+) noexcept nogil:
+    """Locate the windows of a block in x, from `channel` on."""
+    cdef Windows at
+    at.plane_step = (v.D if v.OD == 1 else v.SD) * v.H * v.W * v.C
+    at.row_step = v.SH * v.W * v.C
+    at.step = v.SW * v.C
+    at.origin = (<real*>v.x + b.plane * at.plane_step + b.row * at.row_step + b.column * at.step
+                 + channel)
+    return at
+
+
 cdef inline Windows windows_of(
     const Window* v, const Block* b, Py_ssize_t channel, real* slab,
 ) noexcept nogil:
@@ -150,9 +163,7 @@ cdef inline Windows windows_of(
         at.row_step = v.SH * b.pitch
         at.step = v.SW * b.channels
     else:
-        at.origin = <real*>v.x + b.row * v.C + channel
-        at.plane_step = at.step = 0         # one plane, one column
-        at.row_step = v.C
+        at = windows_in_place(v, b, channel)
     return at
 
 

@@ -17,6 +17,8 @@ from cycnn.ops.window import tap_map
 
 Ints = npt.NDArray[np.int64]
 
+_NO_TABLE: Ints = np.empty(0, np.int64)
+
 # Rows (taps times channels) of a packed panel of weights: it streams from the second-level cache
 # once per tile, beside a slab and the outputs of its block.
 PANEL_ROWS = 1152
@@ -44,8 +46,9 @@ class Scratch:
 class Axis(NamedTuple):
     """One axis of a sliding window: output o, tap t reads input ``source[o * step + offset[t]]``.
 
-    `taps` names the taps of the kernel in the order of `offset`; a source of -1 is a zero.  `start`
-    and `stride` place output o at ``start + o * stride`` in the result.
+    `taps` names the taps of the kernel in the order of `offset`; a source of -1 is a zero, and no
+    source at all means that each position reads itself.  `start` and `stride` place output o at
+    ``start + o * stride`` in the result.
     """
 
     size: int
@@ -60,7 +63,18 @@ class Axis(NamedTuple):
     @property
     def length(self) -> int:
         """Positions of the axis with its border."""
-        return (self.out - 1) * self.step + self.offset[-1] + 1
+        return (self.out - 1) * self.step + max(self.offset, default=0) + 1
+
+    @property
+    def spacing(self) -> int:
+        """How far apart the inputs 0, s, 2 s, ... of one tap lie; 0 if they are not like that."""
+        if len(self.taps) != 1:
+            return 0
+        if not self.source.size:
+            return self.step
+        spacing = int(self.source[1]) if self.out > 1 else 1
+        regular = np.array_equal(self.source, np.arange(self.out) * spacing)
+        return spacing if regular and spacing > 0 else 0
 
     @property
     def table(self) -> Ints:
@@ -94,7 +108,7 @@ def input_gradient_axes(
 
     Input i = phase + o * stride was read by output j with tap t where i = j * stride - begin + t *
     dilation; so it gathers dy[j] * w[t] from j = o + (phase + begin - t * dilation) / stride, where
-    that is whole.
+    that is whole.  Without any such tap, its gradient is an empty sum.
     """
     axes = []
     for phase in range(min(stride, size)):
@@ -103,10 +117,11 @@ def input_gradient_axes(
             for t in range(kernel)
             if (phase + begin - t * dilation) % stride == 0
         ]
+        count = -(-(size - phase) // stride)
         if not reads:
+            axes.append(Axis(out, count, 1, (), (), _NO_TABLE, phase, stride))
             continue
         first = min(reads)[0]
-        count = -(-(size - phase) // stride)
         source = np.arange(count + max(reads)[0] - first, dtype=np.int64) + first
         source[(source < 0) | (source >= out)] = -1
         ordered = sorted(reads)
@@ -118,9 +133,18 @@ def input_gradient_axes(
 
 def pointwise_axes(pixels: int) -> tuple[Axis, ...]:
     """Return the axes of a matrix product over `pixels` rows."""
-    no_table = np.empty(0, np.int64)  # each row reads itself
-    one = Axis(1, 1, 1, (0,), (0,), no_table)
-    return one, Axis(pixels, pixels, 1, (0,), (0,), no_table), one
+    one = Axis(1, 1, 1, (0,), (0,), _NO_TABLE)
+    return one, Axis(pixels, pixels, 1, (0,), (0,), _NO_TABLE), one
+
+
+def readable_in_place(batch: int, axes: Sequence[Axis]) -> bool:
+    """Whether windows need no slab: one tap and no border, and planes at equal distances."""
+    if not all(axis.taps for axis in axes):
+        return True  # nothing is read
+    d = axes[0]
+    return all(axis.spacing for axis in axes) and (
+        batch == 1 or d.out == 1 or d.out * d.spacing == d.size
+    )
 
 
 def _round_up(value: int, multiple: int) -> int:
@@ -129,7 +153,7 @@ def _round_up(value: int, multiple: int) -> int:
 
 def channel_block(channels: int, taps: int, unit: SimpleNamespace) -> int:
     """Return how many input channels to sum over at a time: their panel stays in cache."""
-    most = max(PANEL_ROWS // taps, unit.VL)
+    most = max(PANEL_ROWS // max(taps, 1), unit.VL)
     return even_part(channels, most, unit.VL)
 
 
@@ -221,12 +245,18 @@ def pixel_classes(axes: Sequence[Axis], planes: int, unit: SimpleNamespace) -> C
     return Classes(pixels, start, all_taps, tap_start, cost)
 
 
-def window_slots(batch: int, axes: Sequence[Axis], blocks: Blocks, channels: int) -> dict[str, Any]:
-    """Return the slots of kernels/window.pxd's Window, all but x and copy."""
+def window_slots(
+    batch: int, axes: Sequence[Axis], blocks: Blocks, channels: int, copy: bool = True
+) -> dict[str, Any]:
+    """Return the slots of kernels/window.pxd's Window, all but x.
+
+    Without `copy`, axes must be readable in place.
+    """
     source = np.concatenate([axis.source for axis in axes])
     slots: dict[str, Any] = {
+        "copy": copy,
         "offset": np.array([o for axis in axes for o in axis.offset], np.int64),
-        "source": source if source.size else None,
+        "source": source if copy and source.size else None,
         "C": channels,
         "planes": batch * axes[0].out,
         "block_planes": blocks.planes,
@@ -236,7 +266,7 @@ def window_slots(batch: int, axes: Sequence[Axis], blocks: Blocks, channels: int
     for letter, axis in zip("DHW", axes, strict=True):
         slots[letter] = axis.size
         slots[f"O{letter}"] = axis.out
-        slots[f"S{letter}"] = axis.step
+        slots[f"S{letter}"] = axis.step if copy else axis.spacing
         slots[f"T{letter}"] = len(axis.taps)
         slots[f"L{letter}"] = axis.length
     return slots

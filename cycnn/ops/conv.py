@@ -30,11 +30,10 @@ from cycnn.ops.blocking import Axis, Scratch
 from cycnn.ops.problem import (
     Problem,
     conv_output_shape,
-    every_phase_has_taps,
     forward_axes,
     input_gradient_axes,
     resolve,
-)  # fmt: skip
+)
 from cycnn.ops.window import tap_map
 
 __all__ = ["conv", "conv_backward_input", "conv_backward_weight", "conv_output_shape"]
@@ -59,17 +58,17 @@ class _Sum(NamedTuple):
 
 def _sum(
     p: Problem, batch: int, axes: Sequence[Axis], result: Sequence[int], channels: int,
-    filters: int, tap: Sequence[int], strides: dict[str, int], pointwise: bool,
-    unit: SimpleNamespace,
+    filters: int, tap: Sequence[int], strides: dict[str, int], unit: SimpleNamespace,
 ) -> _Sum:  # fmt: skip
     """Cut one convolution sum, over `channels` inputs to `filters` outputs, in jobs."""
     group_c, group_k = channels // p.groups, filters // p.groups
     taps = len(tap)
+    copy = not blocking.readable_in_place(batch, axes)
     block = blocking.channel_block(group_c, taps, unit)
     blocks = blocking.pixel_blocks(batch, axes, block, unit, blocking.BLOCK_PIXELS)
     classes = None
     if (
-        not pointwise
+        copy
         and block >= unit.VL
         and blocks.pixels == blocks.planes * axes[1].out * axes[2].out
     ):
@@ -89,10 +88,10 @@ def _sum(
     at_taps = scratch.take(16 * (len(classes.taps) if classes else taps))
     at_bias = scratch.take(unit.NR * unit.itemsize)
     at_spare = scratch.take((group_k + unit.NR) * unit.itemsize)
-    at_slab = scratch.take(0 if pointwise else blocks.slab * unit.itemsize)
-    conv = blocking.window_slots(batch, axes, blocks, channels)
+    at_slab = scratch.take(blocks.slab * unit.itemsize if copy else 0)
+    conv = blocking.window_slots(batch, axes, blocks, channels, copy)
     conv |= {
-        "copy": not pointwise, "K": filters, "groups": p.groups, "channel_block": block,
+        "K": filters, "groups": p.groups, "channel_block": block,
         "blocks": blocks.number, "panels": per_job, "classes": count,
         "class_pixels": classes and classes.pixels, "class_start": classes and classes.start,
         "class_taps": classes and classes.taps, "class_tap_start": classes and classes.tap_start,
@@ -109,7 +108,7 @@ def _sum(
     channel_blocks = -(-group_c // block)
     return _Sum(
         unit.conv.bind(p.groups * blocks.number * splits, **conv),
-        unit.pack.bind(p.groups * channel_blocks * panels, **pack),
+        unit.pack.bind(p.groups * channel_blocks * panels if taps else 0, **pack),
         taps * channels * panels * unit.NR,
     )
 
@@ -137,24 +136,15 @@ def _forward(p: Problem) -> _Sum:
     if p.pointwise:
         pixels = p.batch * math.prod(p.out)
         axes: Sequence[Axis] = blocking.pointwise_axes(pixels)
-        return _sum(p, 1, axes, (1, pixels, 1), p.channels, p.filters, [0], strides, True, unit)
+        return _sum(p, 1, axes, (1, pixels, 1), p.channels, p.filters, [0], strides, unit)
     return _sum(
-        p,
-        p.batch,
-        forward_axes(p),
-        p.out,
-        p.channels,
-        p.filters,
-        range(p.taps),
-        strides,
-        False,
-        unit,
+        p, p.batch, forward_axes(p), p.out, p.channels, p.filters, range(p.taps), strides, unit
     )
 
 
 @lru_cache(maxsize=512)
 def _input_gradient(p: Problem) -> tuple[_Sum, ...]:
-    """Return a sum for each phase of the stride; a phase without taps has no gradient."""
+    """Return a sum for each phase of the stride."""
     unit = kernels(p.dtype)
     strides = {
         "ST": p.channels // p.groups * p.filters, "SC": 1, "SK": p.filters,
@@ -163,10 +153,9 @@ def _input_gradient(p: Problem) -> tuple[_Sum, ...]:
     if p.pointwise:
         pixels = p.batch * math.prod(p.out)
         axes = blocking.pointwise_axes(pixels)
-        args = p, 1, axes, (1, pixels, 1), p.filters, p.channels, [0], strides, True, unit
-        return (_sum(*args),)
+        return (_sum(p, 1, axes, (1, pixels, 1), p.filters, p.channels, [0], strides, unit),)
     return tuple(
-        _sum(p, p.batch, axes, p.size, p.filters, p.channels, taps, strides, False, unit)
+        _sum(p, p.batch, axes, p.size, p.filters, p.channels, taps, strides, unit)
         for axes, taps in input_gradient_axes(p)
     )
 
@@ -348,14 +337,13 @@ def conv_backward_input(
     name = choose(p, "input", algorithm)
     if p.batch == 0:
         return empty(x_shape, dy.dtype)
-    folded = name not in winograd.OUTPUTS and not p.depthwise and folds(p)
-    dx = (empty if folded or every_phase_has_taps(p) else zeros)(x_shape, dy.dtype)
+    dx = empty(x_shape, dy.dtype)
     if p.depthwise:
         depthwise.backward_input(p, dy, weight, dx)
     elif name in winograd.OUTPUTS:
         outputs = winograd.OUTPUTS[name]
         winograd.run_sum(winograd.input_gradient(p, outputs), dy, weight, None, dx, 0)
-    elif folded:
+    elif folds(p):
         _run_fold(p, dy, weight, dx)
     else:
         _run_sums(_input_gradient(p), dy, weight, None, dx, 0)

@@ -17,7 +17,12 @@ from cycnn.engine import Bound, Kernel, Plan, empty, kernels
 from cycnn.ops import blocking
 from cycnn.ops.blocking import Axis, Blocks
 from cycnn.ops.partials import add_partials
-from cycnn.ops.problem import Problem, forward_axes, input_gradient_axes
+from cycnn.ops.problem import (
+    Problem,
+    every_phase_has_taps,
+    forward_axes,
+    input_gradient_axes,
+)
 
 # Multiply-adds of a job, so that jobs are worth their start and input rows are read once.
 JOB_WORK = 1 << 19
@@ -100,7 +105,7 @@ def _pairs(p: Problem) -> Bound | None:
 
 @lru_cache(maxsize=512)
 def _input_gradient(p: Problem) -> list[Bound]:
-    return [_sum(p, axes, p.size, taps) for axes, taps in input_gradient_axes(p)]
+    return [_sum(p, axes, p.size, taps) for axes, taps in input_gradient_axes(p) if taps]
 
 
 @lru_cache(maxsize=512)
@@ -145,12 +150,13 @@ def forward(p: Problem, x: Array, weight: Array, bias: Array | None, y: Array, f
 
 
 def backward_input(p: Problem, dy: Array, weight: Array, dx: Array) -> None:
-    """Write dx where a phase of the stride has taps; the rest of dx is left alone."""
+    """Write dx."""
     times = p.filters // p.channels
     plan = Plan()
     result = dx
     if times > 1:
         result = empty((dx.size * times,), dx.dtype)
+    if not every_phase_has_taps(p):
         result.fill(0)
     pairs = _pairs(p)
     if pairs:

@@ -91,20 +91,29 @@ def _sets(pitch: int, itemsize: int) -> int:
     return min(64, 4096 // math.gcd(pitch * itemsize, 4096))
 
 
+def _in_place(p: Problem, rows: int, unit: SimpleNamespace) -> bool:
+    """Whether a 1x1 kernel reads rows of x where they are.
+
+    Not if its pixels meet in few sets (of strided ones, as measured, in two) or if a tile would
+    read beyond them.
+    """
+    stride = p.stride[2]
+    return _sets(stride * rows * p.groups, unit.itemsize) > stride and rows % (unit.MR // 3) == 0
+
+
 def _products(p: Problem, unit: SimpleNamespace) -> Iterator[_Product]:
     """Yield the matrix products that give the weight gradient: of a 1x1 kernel there are two."""
     channels, filters = p.channels // p.groups, p.filters // p.groups
     if not p.pointwise:
         axes = forward_axes(p)
-        yield _Product(
-            p.batch, axes, p.kernel, channels, filters, p.groups, BLOCK_PIXELS, True, False
-        )
+        copy = not (blocking.readable_in_place(p.batch, axes) and _in_place(p, channels, unit))
+        pixels = BLOCK_PIXELS if copy else POINTWISE_PIXELS
+        yield _Product(p.batch, axes, p.kernel, channels, filters, p.groups, pixels, copy, False)
         return
     axes = blocking.pointwise_axes(p.batch * math.prod(p.out))
     sides = [(channels, filters), (filters, channels)]
     for swapped, (rows, columns) in enumerate(sides if p.groups == 1 else sides[:1]):
-        # In place, the rows of x must not meet in one set, nor tiles read beyond them.
-        copy = p.groups > 1 or _sets(rows, unit.itemsize) == 1 or rows % (unit.MR // 3) > 0
+        copy = p.groups > 1 or not _in_place(p, rows, unit)
         yield _Product(
             1, axes, p.kernel, rows, columns, p.groups, POINTWISE_PIXELS, copy, bool(swapped)
         )
@@ -160,9 +169,9 @@ def _weight_gradient(p: Problem) -> _WeightSum:
     at_dy = scratch.take(((blocks.pixels + 1) * unit.NR + unit.MR) * unit.itemsize)
     at_spare = scratch.take((m.filters + unit.NR) * unit.itemsize)
     at_slab = scratch.take((blocks.slab + unit.MR) * unit.itemsize if m.copy else 0)
-    slots = blocking.window_slots(m.batch, m.axes, blocks, m.channels * m.groups)
+    slots = blocking.window_slots(m.batch, m.axes, blocks, m.channels * m.groups, m.copy)
     slots |= {
-        "copy": m.copy, "K": m.filters * m.groups, "groups": m.groups,
+        "K": m.filters * m.groups, "groups": m.groups,
         "channel_block": cut.channel_block, "blocks": blocks.number, "chunks": cut.chunks,
         "panels": cut.panels, "in_place": cut.in_place, "swapped": m.swapped,
         "at_rows": at_rows, "at_dy": at_dy, "at_spare": at_spare, "at_slab": at_slab,
