@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -25,6 +25,14 @@ def float_dtype(dtype: DTypeLike, name: str = "dtype") -> np.dtype[Any]:
     if result not in (np.float32, np.float64):
         raise ValueError(f"{name} must be float32 or float64, got {dtype!r}")
     return result.newbyteorder("=")
+
+
+def is_input(x: ArrayLike, dtype: DTypeLike) -> TypeGuard[Array]:
+    """Say whether `x` is an aligned, C-contiguous array of `dtype`, as `as_input` returns."""
+    if type(x) is not np.ndarray or x.dtype != dtype:
+        return False
+    flags = x.flags
+    return flags.c_contiguous and flags.aligned
 
 
 def as_input(x: ArrayLike, dtype: DTypeLike, name: str = "x") -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cycnn import ops
 from cycnn._check import Array, real_number
+from cycnn.engine import Plan
 from cycnn.layers.building import flag
 from cycnn.layers.parameter import Parameter
 from cycnn.schedules import Schedule, as_schedule
@@ -68,10 +69,13 @@ class Optimizer(ABC):
         trained = {name: p for name, p in parameters.items() if p.trainable}
         if self.clip_norm is not None:
             _clip([p.grad for p in trained.values()], self.clip_norm)
+        plan = Plan()
+        for name, parameter in trained.items():
+            arrays = [self._array(f"{slot}/{name}", parameter) for slot in self.slots]
+            self._update(plan, parameter, arrays, self._updates.get(name, 0) + 1, rate)
+        plan.run()
         for name, parameter in trained.items():
             self._updates[name] = self._updates.get(name, 0) + 1
-            arrays = [self._array(f"{slot}/{name}", parameter) for slot in self.slots]
-            self._update(parameter, arrays, self._updates[name], rate)
             parameter._changed()
             parameter.clear_grad()
         self.steps += 1
@@ -89,8 +93,10 @@ class Optimizer(ABC):
         return array
 
     @abstractmethod
-    def _update(self, parameter: Parameter, arrays: list[Array], updates: int, rate: float) -> None:
-        """Move one parameter and its state; `updates` counts its own updates, from 1."""
+    def _update(
+        self, plan: Plan, parameter: Parameter, arrays: list[Array], updates: int, rate: float
+    ) -> None:
+        """Plan the move of one parameter and its state; `updates` counts its updates, from 1."""
 
     def state(self) -> dict[str, Array]:
         """Return copies of all that later updates depend on, by name; `load_state` takes it."""
@@ -177,7 +183,9 @@ class SGD(Optimizer):
             raise ValueError("SGD: nesterov must come with a momentum above 0, got momentum=0")
         self.slots = ("velocity",) if momentum else ()
 
-    def _update(self, parameter: Parameter, arrays: list[Array], updates: int, rate: float) -> None:
+    def _update(
+        self, plan: Plan, parameter: Parameter, arrays: list[Array], updates: int, rate: float
+    ) -> None:
         ops.sgd_update(
             parameter._writable,
             parameter.grad,
@@ -186,6 +194,7 @@ class SGD(Optimizer):
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
+            plan=plan,
         )
 
 
@@ -231,7 +240,9 @@ class Adam(Optimizer):
         self.beta2 = self._number("beta2", beta2, below=1)
         self.eps = self._positive("eps", eps)
 
-    def _update(self, parameter: Parameter, arrays: list[Array], updates: int, rate: float) -> None:
+    def _update(
+        self, plan: Plan, parameter: Parameter, arrays: list[Array], updates: int, rate: float
+    ) -> None:
         m, v = arrays
         ops.adam_update(
             parameter._writable,
@@ -245,6 +256,7 @@ class Adam(Optimizer):
             eps=self.eps,
             weight_decay=self.weight_decay,
             decoupled=self.decoupled,
+            plan=plan,
         )
 
 
@@ -323,7 +335,9 @@ class RMSprop(Optimizer):
         self.eps = self._positive("eps", eps)
         self.slots = ("v", "velocity") if momentum else ("v",)
 
-    def _update(self, parameter: Parameter, arrays: list[Array], updates: int, rate: float) -> None:
+    def _update(
+        self, plan: Plan, parameter: Parameter, arrays: list[Array], updates: int, rate: float
+    ) -> None:
         ops.rmsprop_update(
             parameter._writable,
             parameter.grad,
@@ -334,6 +348,7 @@ class RMSprop(Optimizer):
             momentum=self.momentum,
             eps=self.eps,
             weight_decay=self.weight_decay,
+            plan=plan,
         )
 
 
@@ -371,7 +386,9 @@ class Adagrad(Optimizer):
         super().__init__(learning_rate, weight_decay, clip_norm)
         self.eps = self._positive("eps", eps)
 
-    def _update(self, parameter: Parameter, arrays: list[Array], updates: int, rate: float) -> None:
+    def _update(
+        self, plan: Plan, parameter: Parameter, arrays: list[Array], updates: int, rate: float
+    ) -> None:
         ops.adagrad_update(
             parameter._writable,
             parameter.grad,
@@ -379,6 +396,7 @@ class Adagrad(Optimizer):
             learning_rate=rate,
             eps=self.eps,
             weight_decay=self.weight_decay,
+            plan=plan,
         )
 
 
@@ -423,7 +441,9 @@ class Lion(Optimizer):
         self.beta1 = self._number("beta1", beta1, below=1)
         self.beta2 = self._number("beta2", beta2, below=1)
 
-    def _update(self, parameter: Parameter, arrays: list[Array], updates: int, rate: float) -> None:
+    def _update(
+        self, plan: Plan, parameter: Parameter, arrays: list[Array], updates: int, rate: float
+    ) -> None:
         ops.lion_update(
             parameter._writable,
             parameter.grad,
@@ -432,4 +452,5 @@ class Lion(Optimizer):
             beta1=self.beta1,
             beta2=self.beta2,
             weight_decay=self.weight_decay,
+            plan=plan,
         )

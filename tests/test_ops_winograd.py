@@ -230,9 +230,7 @@ def test_prediction_does_not_depend_on_how_many_rows_came(rng, monkeypatch):
 
 def _problem(x_shape, kernel, filters, stride=1, dilation=1, groups=1):
     weight = (*kernel, x_shape[-1] // groups, filters)
-    return resolve(
-        x_shape, kernel, weight, np.dtype("float32"), stride, 1, "zeros", dilation, groups
-    )
+    return resolve(x_shape, weight, np.dtype("float32"), stride, 1, "zeros", dilation, groups)
 
 
 def test_auto_is_direct_where_winograd_does_not_fit():

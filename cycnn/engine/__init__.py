@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from cycnn.engine.caches import CacheSizes, cache_sizes
 from cycnn.engine.cpu import instruction_sets
-from cycnn.engine.memory import empty, memory_info, zeros
+from cycnn.engine.memory import Block, empty, memory_info, zeros
 from cycnn.engine.plan import (
     FORK_HANDLER,
     OPENMP_VERSION,
@@ -23,7 +23,7 @@ from cycnn.engine.plan import (
 )
 
 __all__ = [
-    "FORK_HANDLER", "ISA", "OPENMP_VERSION", "Bound", "CacheSizes", "Kernel", "Plan",
+    "FORK_HANDLER", "ISA", "OPENMP_VERSION", "Block", "Bound", "CacheSizes", "Kernel", "Plan",
     "available_isas", "cache_sizes", "empty", "kernels", "memory_info", "openmp_limit", "zeros",
 ]  # fmt: skip
 

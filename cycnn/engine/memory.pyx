@@ -230,7 +230,10 @@ cdef void give(Chunk* c) noexcept nogil:
 
 
 cdef class Block:
-    """The owner of one chunk, seen by NumPy through the buffer protocol."""
+    """The owner of one chunk, seen by NumPy and by plans through the buffer protocol.
+
+    What only the kernels of a plan look at needs no array around it.
+    """
     cdef Chunk* chunk
     cdef Py_ssize_t size
 

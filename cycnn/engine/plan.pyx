@@ -4,8 +4,8 @@ A kernel is a job function ``f(args, job, scratch)`` and the names of the slots 
 Every slot is eight bytes (a pointer, an extent or a double), so one piece of code fills any struct.
 A plan is a list of (kernel, args, number of jobs): its steps run in order, the jobs of a step in
 any order and on any thread, with a barrier after each step, all in a single parallel region.  Steps
-that do not wait for each other may run side by side, their jobs interleaved, so that what they
-share is in cache.
+that do not wait for each other may run side by side: a thread takes a job of each in turn, so that
+what they share is in cache, and there is one barrier for all.
 
 Jobs follow the arrays they work on, and of every step a thread begins with the same share of them:
 what one step wrote is in that thread's caches when the next one reads it.  Who is done helps the
@@ -76,7 +76,6 @@ cdef struct Step:
     Py_ssize_t jobs
     Py_ssize_t first        # index of its first slot
     Py_ssize_t beside       # steps that run side by side, this one the first; 0 for the others
-    Py_ssize_t longest      # and the most jobs one of them has
 
 
 cdef struct Share:
@@ -182,15 +181,6 @@ cdef class Bound:
         free(self.values)
 
 
-cdef inline void run_job(
-    const Step* steps, Py_ssize_t j, const Slot* values, char* scratch,
-) noexcept nogil:
-    """Run job j of the steps that stand side by side: their first jobs, then their second ones."""
-    cdef const Step* step = steps + j % steps.beside
-    if j // steps.beside < step.jobs:
-        step.run(values + step.first, j // steps.beside, scratch)
-
-
 cdef void share_out(Py_ssize_t jobs, Share* shares, int n) noexcept nogil:
     """Give each of n threads as many jobs in a row as the others, the first ones to the first."""
     cdef Py_ssize_t t
@@ -202,16 +192,22 @@ cdef void share_out(Py_ssize_t jobs, Share* shares, int n) noexcept nogil:
 cdef void run_jobs(
     const Step* steps, const Slot* values, Share* shares, Py_ssize_t thread, int n, char* scratch,
 ) noexcept nogil:
-    """Run the jobs of one's own share, then those that others have not begun yet."""
-    cdef Py_ssize_t i, j
+    """Run the jobs of one's own shares of the steps side by side, then those that others left."""
+    cdef Py_ssize_t i, j, s
     cdef Share* share
+    cdef bint more
     for i in range(n):
-        share = shares + (thread + i) % n
-        # A look first, which may come too late: counting takes the line from the others.
-        while share.next < share.end:
-            j = fetch_and_add(&share.next)
-            if j < share.end:
-                run_job(steps, j, values, scratch)
+        more = True
+        while more:
+            more = False
+            for s in range(steps.beside):
+                share = shares + s * n + (thread + i) % n
+                # A look first, which may come too late: counting takes the line from the others.
+                if share.next < share.end:
+                    j = fetch_and_add(&share.next)
+                    if j < share.end:
+                        steps[s].run(values + steps[s].first, j, scratch)
+                        more = True
 
 
 cdef class Plan:
@@ -278,11 +274,10 @@ cdef class Plan:
         step.run = kernel.run
         step.jobs = bound.jobs
         step.first = self.slots
-        step.beside = step.longest = 0
+        step.beside = 0
         while beside and step.beside == 0 and step != self.steps:       # its group's first step
             step = step - 1
         step.beside += 1
-        step.longest = max(step.longest, bound.jobs)
         self.count += 1
         self.slots += slots
         self.scratch = max(self.scratch, bound.scratch)
@@ -298,9 +293,15 @@ cdef class Plan:
         cdef Share* shares = <Share*><uintptr_t>block.address
         cdef char* scratch = <char*>(shares + self.count * n)
         for s in range(self.count):
-            share_out(self.steps[s].beside * self.steps[s].longest, shares + s * n, n)
+            share_out(self.steps[s].jobs, shares + s * n, n)
+        if n == 1:                              # without asking OpenMP
+            with nogil:
+                for s in range(self.count):
+                    run_jobs(self.steps + s, self.values, shares + s, 0, 1, scratch)
+            return
         with nogil, parallel(num_threads=n):
             for s in range(self.count):
-                for t in prange(n, schedule="static", chunksize=1):
-                    run_jobs(self.steps + s, self.values, shares + s * n, t, n,
-                             scratch + threadid() * stride)
+                if self.steps[s].beside > 0:
+                    for t in prange(n, schedule="static", chunksize=1):
+                        run_jobs(self.steps + s, self.values, shares + s * n, t, n,
+                                 scratch + threadid() * stride)

@@ -33,8 +33,11 @@ cdef struct StatisticsArgs:
     double* mean            # OUT  (C)
     double* variance        # OUT  (C), biased
     real* table             # OUT  (3, period): mean, gamma / sqrt(variance + eps), beta
+    const double* running_mean      # IN   (C), or NULL
+    const double* running_variance  # IN   (C)
+    double* followed        # OUT  (2, C): where the two have moved to
     Py_ssize_t channels     # of a job
-    double eps
+    double eps, momentum
     Rows rows
 
 cdef struct ApplyArgs:
@@ -173,7 +176,10 @@ cdef void batch_norm_statistics(const void* args, Py_ssize_t job, char* scratch)
 
 
 cdef void batch_norm_merge(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """mean and variance of each channel from the partial ones, and what normalising reads."""
+    """mean and variance of each channel from the partial ones, and what normalising reads.
+
+    Running statistics follow: momentum running + (1 - momentum) batch, with the unbiased variance.
+    """
     cdef const StatisticsArgs* a = <const StatisticsArgs*>args
     cdef Py_ssize_t begin = job * a.channels, end = min(begin + a.channels, a.rows.C), p, g, c
     cdef double total = <double>(a.rows.grouped * (a.rows.period // a.rows.C) + a.rows.loose)
@@ -200,6 +206,10 @@ cdef void batch_norm_merge(const void* args, Py_ssize_t job, char* scratch) noex
                 a.variance[c] += square[c] + part.count * delta * delta
     for c in range(begin, end):
         a.variance[c] /= total
+        if a.running_mean != NULL:
+            a.followed[c] = (a.momentum * a.running_mean[c] + (1 - a.momentum) * a.mean[c])
+            a.followed[a.rows.C + c] = (a.momentum * a.running_variance[c]
+                                        + (1 - a.momentum) * a.variance[c] * total / (total - 1))
     for g in range(a.rows.period // a.rows.C):
         for c in range(begin, end):
             p = g * a.rows.C + c
@@ -414,7 +424,8 @@ JOBS = {
         <void*>batch_norm_statistics, sizeof(MomentsArgs), "x* partial*" + _ROWS),
     "batch_norm_merge": publish(
         <void*>batch_norm_merge, sizeof(StatisticsArgs),
-        "partial* gamma* beta* mean* variance* table* channels eps." + _ROWS),
+        "partial* gamma* beta* mean* variance* table* running_mean* running_variance* followed* "
+        "channels eps. momentum." + _ROWS),
     "batch_norm_apply": publish(
         <void*>batch_norm_apply, sizeof(ApplyArgs),
         "x* residual* table* y* rectifier slope." + _ROWS),

@@ -6,17 +6,17 @@ from cycnn.kernels.tail cimport lanes, load, store
 
 cdef struct SgdArgs:
     real* data              # IN OUT  (count)
-    real* grad              # IN OUT  (count), cleared if asked
+    const real* grad        # IN   (count)
     real* velocity          # IN OUT  (count), or NULL without momentum
-    Py_ssize_t count, chunk, nesterov, clear
+    Py_ssize_t count, chunk, nesterov
     double learning_rate, momentum, weight_decay
 
 cdef struct AdamArgs:
     real* data              # IN OUT  (count)
-    real* grad              # IN OUT  (count), cleared if asked
+    const real* grad        # IN   (count)
     real* m                 # IN OUT  (count)
     real* v                 # IN OUT  (count)
-    Py_ssize_t count, chunk, clear
+    Py_ssize_t count, chunk
     double rate             # learning_rate / (1 - beta1^step)
     double correction       # 1 / sqrt(1 - beta2^step)
     double beta1, beta2, eps, weight_decay
@@ -24,24 +24,24 @@ cdef struct AdamArgs:
 
 cdef struct RmspropArgs:
     real* data              # IN OUT  (count)
-    real* grad              # IN OUT  (count), cleared if asked
+    const real* grad        # IN   (count)
     real* v                 # IN OUT  (count)
     real* velocity          # IN OUT  (count), or NULL without momentum
-    Py_ssize_t count, chunk, clear
+    Py_ssize_t count, chunk
     double learning_rate, rho, momentum, eps, weight_decay
 
 cdef struct AdagradArgs:
     real* data              # IN OUT  (count)
-    real* grad              # IN OUT  (count), cleared if asked
+    const real* grad        # IN   (count)
     real* v                 # IN OUT  (count)
-    Py_ssize_t count, chunk, clear
+    Py_ssize_t count, chunk
     double learning_rate, eps, weight_decay
 
 cdef struct LionArgs:
     real* data              # IN OUT  (count)
-    real* grad              # IN OUT  (count), cleared if asked
+    const real* grad        # IN   (count)
     real* m                 # IN OUT  (count)
-    Py_ssize_t count, chunk, clear
+    Py_ssize_t count, chunk
     double learning_rate, beta1, beta2
     double keep             # what data is multiplied by first
 
@@ -66,8 +66,6 @@ cdef void sgd_update(const void* args, Py_ssize_t job, char* scratch) noexcept n
             store(a.velocity + i, velocity, n)
             step = vf_fma(momentum, velocity, step) if a.nesterov else velocity
         store(a.data + i, vf_fnma(rate, step, data), n)
-        if a.clear:
-            store(a.grad + i, vf_zero(), n)
         i = i + VL
 
 
@@ -94,8 +92,6 @@ cdef void adam_update(const void* args, Py_ssize_t job, char* scratch) noexcept 
         store(a.v + i, v, n)
         data = vf_mul(keep, data)
         store(a.data + i, vf_fnma(rate, vf_div(m, vf_fma(correction, vf_sqrt(v), eps)), data), n)
-        if a.clear:
-            store(a.grad + i, vf_zero(), n)
         i = i + VL
 
 
@@ -121,8 +117,6 @@ cdef void rmsprop_update(const void* args, Py_ssize_t job, char* scratch) noexce
             step = vf_fma(momentum, load(a.velocity + i, n), step)
             store(a.velocity + i, step, n)
         store(a.data + i, vf_fnma(rate, step, data), n)
-        if a.clear:
-            store(a.grad + i, vf_zero(), n)
         i = i + VL
 
 
@@ -142,8 +136,6 @@ cdef void adagrad_update(const void* args, Py_ssize_t job, char* scratch) noexce
         v = vf_fma(g, g, load(a.v + i, n))
         store(a.v + i, v, n)
         store(a.data + i, vf_fnma(rate, vf_div(g, vf_add(vf_sqrt(v), eps)), data), n)
-        if a.clear:
-            store(a.grad + i, vf_zero(), n)
         i = i + VL
 
 
@@ -168,27 +160,25 @@ cdef void lion_update(const void* args, Py_ssize_t job, char* scratch) noexcept 
         step = vf_select(vf_gt(step, zero), plus, vf_select(vf_gt(zero, step), minus, step))
         store(a.m + i, vf_fma(beta2, m, vf_mul(rest2, g)), n)
         store(a.data + i, vf_fnma(rate, step, data), n)
-        if a.clear:
-            store(a.grad + i, vf_zero(), n)
         i = i + VL
 
 
 JOBS = {
     "sgd_update": publish(
         <void*>sgd_update, sizeof(SgdArgs),
-        "data* grad* velocity* count chunk nesterov clear learning_rate. momentum. weight_decay."),
+        "data* grad* velocity* count chunk nesterov learning_rate. momentum. weight_decay."),
     "adam_update": publish(
         <void*>adam_update, sizeof(AdamArgs),
-        "data* grad* m* v* count chunk clear rate. correction. beta1. beta2. eps. weight_decay. "
+        "data* grad* m* v* count chunk rate. correction. beta1. beta2. eps. weight_decay. "
         "keep."),
     "rmsprop_update": publish(
         <void*>rmsprop_update, sizeof(RmspropArgs),
-        "data* grad* v* velocity* count chunk clear learning_rate. rho. momentum. eps. "
+        "data* grad* v* velocity* count chunk learning_rate. rho. momentum. eps. "
         "weight_decay."),
     "adagrad_update": publish(
         <void*>adagrad_update, sizeof(AdagradArgs),
-        "data* grad* v* count chunk clear learning_rate. eps. weight_decay."),
+        "data* grad* v* count chunk learning_rate. eps. weight_decay."),
     "lion_update": publish(
         <void*>lion_update, sizeof(LionArgs),
-        "data* grad* m* count chunk clear learning_rate. beta1. beta2. keep."),
+        "data* grad* m* count chunk learning_rate. beta1. beta2. keep."),
 }

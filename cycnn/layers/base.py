@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from cycnn._check import Array, NotBuiltError, as_input
+from cycnn._check import Array, NotBuiltError, as_input, is_input
 from cycnn.layers.building import (
     Reach,
     Rng,
@@ -217,7 +217,8 @@ class Layer:
 
     def check_input(self, x: ArrayLike) -> Array:
         """Return `x` in the layer's dtype; raise ValueError if its axes or channels are wrong."""
-        array = as_input(x, self.dtype, f"{type(self).__name__}: x")
+        dtype = self.dtype
+        array = x if is_input(x, dtype) else as_input(x, dtype, f"{type(self).__name__}: x")
         shape = array.shape[1:]
         if ((len(shape), shape[-1] if shape else 0),) not in self._kinds:
             self._refuse((array,))
@@ -242,7 +243,8 @@ class Layer:
 
     def check_gradient(self, dy: ArrayLike, shape: tuple[int, ...]) -> Array:
         """Return `dy` in the layer's dtype; raise ValueError if it has not the output's shape."""
-        array = as_input(dy, self.dtype, f"{type(self).__name__}: dy")
+        dtype = self.dtype
+        array = dy if is_input(dy, dtype) else as_input(dy, dtype, f"{type(self).__name__}: dy")
         if array.shape != shape:
             raise ValueError(
                 f"{type(self).__name__}: dy must have the shape of y, {shape}, got {array.shape}"

@@ -110,6 +110,7 @@ class BatchNorm(Layer):
         x = self.check_input(x)
         gamma, beta = self.gamma, self.beta
         options = {"residual": residual, **activation}
+        running = self._buffers["running_mean"], self._buffers["running_variance"]
         if training and not self.frozen:
             count = x.size // x.shape[-1]
             if count < 2:
@@ -117,11 +118,13 @@ class BatchNorm(Layer):
                     "BatchNorm: training needs more than one value per channel, "
                     f"got x of shape {x.shape}"
                 )
-            y, how = ops.batch_norm(x, gamma.data, beta.data, self.eps, **options)
-            self._follow("running_mean", how.mean)
-            self._follow("running_variance", how.variance * (count / (count - 1)))
+            y, how = ops.batch_norm(
+                x, gamma.data, beta.data, self.eps, running=running, momentum=self.momentum,
+                **options,
+            )  # fmt: skip
+            assert how.followed is not None
+            self._follow(how.followed)
         else:
-            running = self._buffers["running_mean"], self._buffers["running_variance"]
             y, how = ops.batch_norm_inference(
                 x, gamma.data, beta.data, *running, self.eps, **options
             )
@@ -138,7 +141,7 @@ class BatchNorm(Layer):
 
         return y, backward
 
-    def _follow(self, name: str, batch: Array) -> None:
-        """Move a running statistic towards the batch's; a new array, as others may read the old."""
-        running = self._buffers[name]
-        self.set_buffer(name, self.momentum * running + (1 - self.momentum) * batch)
+    def _follow(self, followed: Array) -> None:
+        """Take new arrays for the running statistics, as others may read the old ones."""
+        followed.flags.writeable = False
+        self._buffers["running_mean"], self._buffers["running_variance"] = followed

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cycnn._check import Array, per_axis
-from cycnn.engine import Bound, Plan, empty, kernels, zeros
+from cycnn._check import Array
+from cycnn.engine import Block, Bound, Plan, empty, kernels, zeros
 from cycnn.ops import blocking, depthwise, weight_gradient, winograd
 from cycnn.ops.algorithm import choose, folds
 from cycnn.ops.blocking import Axis, Scratch
@@ -33,6 +33,7 @@ from cycnn.ops.problem import (
     forward_axes,
     input_gradient_axes,
     resolve,
+    resolve_kernel,
 )
 from cycnn.ops.window import tap_map
 
@@ -67,11 +68,7 @@ def _sum(
     block = blocking.channel_block(group_c, taps, unit)
     blocks = blocking.pixel_blocks(batch, axes, block, unit, blocking.BLOCK_PIXELS)
     classes = None
-    if (
-        copy
-        and block >= unit.VL
-        and blocks.pixels == blocks.planes * axes[1].out * axes[2].out
-    ):
+    if copy and block >= unit.VL and blocks.pixels == blocks.planes * axes[1].out * axes[2].out:
         classes = blocking.pixel_classes(axes, blocks.planes, unit)
         if classes and classes.cost > 0.9 * taps * blocks.pixels:
             classes = None
@@ -103,7 +100,7 @@ def _sum(
         conv |= {f"Y{letter}": extent, f"U{letter}": axis.start, f"V{letter}": axis.stride}
     pack = {
         "tap": np.array(tap, np.int64), "T": taps, "C": group_c, "K": group_k,
-        "channel_block": block, "work": float(taps * group_c * filters), **strides,
+        "channel_block": block, "work": 2.0 * unit.itemsize * taps * group_c * filters, **strides,
     }  # fmt: skip
     channel_blocks = -(-group_c // block)
     return _Sum(
@@ -117,7 +114,7 @@ def _run_sums(
     sums: Sequence[_Sum], x: Array, weight: Array, bias: Array | None, y: Array, flags: int
 ) -> None:
     """Pack the weights of all sums, then run all sums, side by side."""
-    packed = [empty((s.packed_size,), x.dtype) for s in sums]
+    packed = [Block(s.packed_size * x.itemsize) for s in sums]
     plan = Plan()
     for i, s in enumerate(sums):
         plan.append(s.pack, w=weight, packed=packed[i], beside=i > 0)
@@ -196,14 +193,14 @@ def _run_fold(p: Problem, dy: Array, weight: Array, dx: Array) -> None:
     pixels = math.prod(p.out)
     size = pixels * p.taps * p.channels * dy.itemsize
     images = min(p.batch, max(1, FOLD_BYTES // size))
-    z = empty((images * size // dy.itemsize,), dy.dtype)
+    z = Block(images * size)
     plan = Plan()
     packed = None
     for first in range(0, p.batch, images):
         part = slice(first, first + images)
         f = _fold(p._replace(batch=min(images, p.batch - first)))
         if packed is None:
-            packed = empty((f.product.packed_size,), dy.dtype)
+            packed = Block(f.product.packed_size * dy.itemsize)
             plan.append(f.product.pack, w=weight, packed=packed)
         plan.append(f.product.conv, x=dy[part], w=packed, bias=None, y=z, flags=0)
         plan.append(f.fold, z=z, dx=dx[part])
@@ -265,17 +262,7 @@ def conv(
     array([[4., 4.],
            [4., 4.]])
     """
-    p = resolve(
-        x.shape,
-        weight.shape[:-2],
-        weight.shape,
-        x.dtype,
-        stride,
-        padding,
-        padding_mode,
-        dilation,
-        groups,
-    )
+    p = resolve(x.shape, weight.shape, x.dtype, stride, padding, padding_mode, dilation, groups)
     if bias is not None and bias.shape != (p.filters,):
         raise ValueError(f"conv: bias must have shape ({p.filters},), got {bias.shape}")
     if activation not in ACTIVATIONS:
@@ -320,17 +307,7 @@ def conv_backward_input(
     Where x has few channels, dx is a matrix product, folded instead.
     """
     x_shape = tuple(x_shape)
-    p = resolve(
-        x_shape,
-        weight.shape[:-2],
-        weight.shape,
-        dy.dtype,
-        stride,
-        padding,
-        padding_mode,
-        dilation,
-        groups,
-    )
+    p = resolve(x_shape, weight.shape, dy.dtype, stride, padding, padding_mode, dilation, groups)
     _check_dy(p, dy)
     if p.mode != "zeros" and any(map(any, p.padding)):
         return _unpad(_padded_input_gradient(p, dy, weight, algorithm), p).reshape(x_shape)
@@ -396,17 +373,14 @@ def conv_backward_weight(
 
     Arguments are those of `conv`; errors likewise.
     """
-    axes = x.ndim - 2
-    kernel = per_axis(kernel_size, axes, "conv: kernel_size") if axes > 0 else ()
     filters = dy.shape[-1] if dy.ndim else 0
-    channels = x.shape[-1] // groups if groups else 0
-    p = resolve(
-        x.shape, kernel, (*kernel, channels, filters), x.dtype, stride, padding, padding_mode,
-        dilation, groups,
+    p = resolve_kernel(
+        x.shape, kernel_size, filters, None, x.dtype, stride, padding, padding_mode, dilation,
+        groups,
     )  # fmt: skip
     _check_dy(p, dy)
     name = choose(p, "weight", algorithm)
-    shape = (*kernel, channels, filters)
+    shape = (*p.kernel[3 - p.axes :], p.channels // p.groups, filters)
     if p.batch == 0:
         return zeros(shape, x.dtype), zeros((filters,), x.dtype) if bias else None
     dweight = empty(shape, x.dtype)

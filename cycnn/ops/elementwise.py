@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cycnn import engine
-from cycnn._check import Array, as_input, integer
+from cycnn._check import Array, as_input, integer, is_input
 
 _CHUNK = 8192  # elements of a job: their arrays fit in the first-level cache together
 
@@ -24,7 +24,8 @@ def same_shape(array: Any, like: Array, argument: str, name: str) -> Array:
     ValueError
         If the shapes differ.
     """
-    values = as_input(array, like.dtype, f"{name}: {argument}")
+    dtype = like.dtype
+    values = array if is_input(array, dtype) else as_input(array, dtype, f"{name}: {argument}")
     if values.shape != like.shape:
         raise ValueError(f"{name}: {argument} must have shape {like.shape}, got {values.shape}")
     return values

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cycnn._check import Array, as_input
-from cycnn.engine import Bound, Plan, empty, kernels
+from cycnn._check import Array, as_input, is_input
+from cycnn.engine import Block, Bound, Plan, empty, kernels
 from cycnn.ops.elementwise import same_shape
 from cycnn.ops.rows import cut_rows
 
@@ -33,8 +33,10 @@ class Normalisation(NamedTuple):
     Attributes
     ----------
     mean, variance : ndarray of float64 of shape (C,)
-    table : ndarray of shape (3, period)
+    table : buffer of (3, period)
         mean, gamma / sqrt(variance + eps) and beta, each repeated over the kernels' columns.
+    followed : ndarray of float64 of shape (2, C), or None
+        Where the running mean and variance have moved to.
     eps : float
     constant : bool
         Whether mean and variance were given instead of taken from the array.
@@ -46,7 +48,8 @@ class Normalisation(NamedTuple):
 
     mean: Array
     variance: Array
-    table: Array
+    table: Array | Block
+    followed: Array | None
     eps: float
     constant: bool
     joined: bool
@@ -72,7 +75,7 @@ def _check_input(x: Array, least: int) -> None:
 
 def _per_channel(array: Any, x: Array, dtype: Any, argument: str) -> Array:
     """Return `array` as `dtype`, one value for each channel of x."""
-    values = as_input(array, dtype, f"{_NAME}: {argument}")
+    values = array if is_input(array, dtype) else as_input(array, dtype, f"{_NAME}: {argument}")
     if values.shape != x.shape[-1:]:
         raise ValueError(f"{_NAME}: {argument} must have shape {x.shape[-1:]}, got {values.shape}")
     return values
@@ -95,8 +98,9 @@ def _rectifier(activation: str | None, slope: float) -> Slots:
 class _Passes(NamedTuple):
     """The passes over an array of one shape, all but the arrays and what a call sets."""
 
-    parts: int
     period: int
+    row_size: int  # bytes of a row of period values
+    partial_size: int  # and of the two sums of each job
     statistics: Bound
     merge: Bound
     apply: Bound
@@ -115,8 +119,9 @@ def _passes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Passes:
     merging = {"channels": _CHANNELS, **rows, "work": 16.0 * jobs * period}
     merges = -(-shape[-1] // _CHANNELS)
     return _Passes(
-        jobs,
         period,
+        period * dtype.itemsize,
+        16 * jobs * period,
         unit.batch_norm_statistics.bind(jobs, scratch=3 * column, work=2 * bytes_of_x, **rows),
         unit.batch_norm_merge.bind(merges, **merging),
         unit.batch_norm_apply.bind(jobs, residual=None, work=2 * bytes_of_x, **rows),
@@ -128,19 +133,26 @@ def _passes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Passes:
 
 
 def _statistics(
-    plan: Plan, x: Array, gamma: Array, beta: Array, eps: float
-) -> tuple[Array, Array, Array]:
-    """Add the steps that take mean and variance; return them and the table that `apply` reads."""
+    plan: Plan, x: Array, gamma: Array, beta: Array, eps: float,
+    running: tuple[Array, Array] | None = None, momentum: float = 0.0,
+) -> tuple[Array, Block, Array | None]:  # fmt: skip
+    """Add the steps that take mean and variance.
+
+    Return both, the table that `apply` reads, and where the running statistics have moved to.
+    """
     passes, C = _passes(x.shape, x.dtype), x.shape[-1]
-    mean, variance = empty((C,), np.float64), empty((C,), np.float64)
-    partial = empty((passes.parts, 2, passes.period), np.float64)
-    table = empty((3, passes.period), x.dtype)
+    moments, table = empty((2, C), np.float64), Block(3 * passes.row_size)
+    mean, variance = moments
+    partial = Block(passes.partial_size)
+    followed = None if running is None else empty((2, C), np.float64)
+    running_mean, running_variance = running or (None, None)
     plan.append(passes.statistics, x=x, partial=partial)
     plan.append(
         passes.merge, partial=partial, gamma=gamma, beta=beta, mean=mean, variance=variance,
-        table=table, eps=float(eps),
+        table=table, running_mean=running_mean, running_variance=running_variance,
+        followed=followed, eps=eps, momentum=momentum,
     )  # fmt: skip
-    return mean, variance, table
+    return moments, table, followed
 
 
 def _table(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
@@ -153,7 +165,9 @@ def _table(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
     return table.reshape(3, period)
 
 
-def _apply(plan: Plan, x: Array, table: Array, residual: Array | None, rectifier: Slots) -> Array:
+def _apply(
+    plan: Plan, x: Array, table: Array | Block, residual: Array | None, rectifier: Slots
+) -> Array:
     """Add the step y = f((x - mean) scale + shift + residual); return y."""
     passes, y = _passes(x.shape, x.dtype), empty(x.shape, x.dtype)
     if residual is None:
@@ -173,11 +187,16 @@ def batch_norm(
     residual: Array | None = None,
     activation: str | None = None,
     slope: float = 0.0,
+    running: tuple[Array, Array] | None = None,
+    momentum: float = 0.0,
 ) -> tuple[Array, Normalisation]:
     """Normalise each channel by its own statistics, as in training.
 
     y = f(gamma (x - mean) / sqrt(variance + eps) + beta + residual), with the mean and the biased
     variance over all axes but the last.
+
+    Running statistics follow those of the batch: momentum running + (1 - momentum) batch, with the
+    unbiased variance.
 
     Parameters
     ----------
@@ -189,12 +208,15 @@ def batch_norm(
         f; None is the identity.
     slope : float
         Of "leaky_relu" below 0, at least 0.
+    running : (mean, variance), optional
+        Two ndarrays of float64 of shape (C,), which stay as they are.
+    momentum : float
 
     Returns
     -------
     y : ndarray of the shape of x
     how : Normalisation
-        Holds mean and variance.
+        Holds mean, variance and what the running ones have become.
 
     Raises
     ------
@@ -209,12 +231,17 @@ def batch_norm(
     gamma = _per_channel(gamma, x, x.dtype, "gamma")
     beta = _per_channel(beta, x, x.dtype, "beta")
     rectifier = _rectifier(activation, slope)
+    if running is not None:
+        running = (
+            _per_channel(running[0], x, np.float64, "running mean"),
+            _per_channel(running[1], x, np.float64, "running variance"),
+        )
     plan = Plan()
-    mean, variance, table = _statistics(plan, x, gamma, beta, eps)
+    (mean, variance), table, followed = _statistics(plan, x, gamma, beta, eps, running, momentum)
     y = _apply(plan, x, table, residual, rectifier)
     plan.run()
     joined = residual is not None
-    return y, Normalisation(mean, variance, table, float(eps), False, joined, rectifier)
+    return y, Normalisation(mean, variance, table, followed, eps, False, joined, rectifier)
 
 
 def batch_norm_inference(
@@ -265,7 +292,7 @@ def batch_norm_inference(
     y = _apply(plan, x, table, residual, rectifier)
     plan.run()
     joined = residual is not None
-    return y, Normalisation(mean, variance, table, float(eps), True, joined, rectifier)
+    return y, Normalisation(mean, variance, table, None, eps, True, joined, rectifier)
 
 
 def batch_norm_backward(
@@ -326,14 +353,13 @@ def batch_norm_backward(
         y = None
     passes, C, plan = _passes(x.shape, x.dtype), x.shape[-1], Plan()
     dgamma, dbeta = empty((C,), x.dtype), empty((C,), x.dtype)
-    partial = empty((passes.parts, 2, passes.period), np.float64)
-    factors = empty((4, passes.period), x.dtype)
+    partial, factors = Block(passes.partial_size), Block(4 * passes.row_size)
     plan.append(
         passes.sums, x=x, y=y, dy=dy, mean=table, table=table, g=g, partial=partial, **rectifier
     )
     plan.append(
         passes.gradients, partial=partial, gamma=gamma, mean=how.mean, variance=how.variance,
-        dgamma=dgamma, dbeta=dbeta, factors=factors, sums=empty((2, C), np.float64), eps=how.eps,
+        dgamma=dgamma, dbeta=dbeta, factors=factors, sums=Block(16 * C), eps=how.eps,
     )  # fmt: skip
     dx = None
     if input_gradient:
@@ -370,8 +396,9 @@ def channel_statistics(x: Array) -> tuple[Array, Array]:
     _check_input(x, 1)
     C = x.shape[-1]
     plan = Plan()
-    mean, variance, _ = _statistics(plan, x, np.ones(C, x.dtype), np.zeros(C, x.dtype), 1.0)
+    moments, _, _ = _statistics(plan, x, np.ones(C, x.dtype), np.zeros(C, x.dtype), 1.0)
     plan.run()
+    mean, variance = moments
     return mean, variance
 
 

@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import Any
 
-from cycnn import engine
 from cycnn._check import Array
+from cycnn.engine import Bound, Plan, kernels
 
 _CHUNK = 8192
 
 
-def _check_state(name: str, **arrays: Array | None) -> None:
-    """Require arrays that can be updated together in place."""
+@lru_cache(maxsize=2048)
+def _bound(kernel: str, size: int, dtype: Any, passes: int) -> Bound:
+    """Return the update of `size` elements in `passes` reads and writes, all but its arguments."""
+    jobs, work = -(-size // _CHUNK), passes * size * dtype.itemsize
+    bound: Bound = getattr(kernels(dtype), kernel).bind(jobs, count=size, chunk=_CHUNK, work=work)
+    return bound
+
+
+def _update(
+    name: str, kernel: str, passes: int, plan: Plan | None, arrays: dict[str, Any],
+    **numbers: Any,
+) -> None:  # fmt: skip
+    """Check the arrays, which are updated together in place, and run the kernel on them."""
     data = arrays["data"]
-    assert data is not None
+    shape, dtype = data.shape, data.dtype
     for argument, array in arrays.items():
         if array is None:
             continue
-        if array.shape != data.shape or array.dtype != data.dtype:
+        if array.shape != shape or array.dtype != dtype:
             raise ValueError(
-                f"{name}: {argument} must be {data.dtype} of shape {data.shape} like data, "
+                f"{name}: {argument} must be {dtype} of shape {shape} like data, "
                 f"got {array.dtype} of shape {array.shape}"
             )
         if not array.flags.carray:  # contiguous, writable and aligned
             raise ValueError(f"{name}: {argument} must be writable and C-contiguous, it is not")
+    bound = _bound(kernel, data.size, dtype, passes)
+    if plan is None:
+        alone = Plan()
+        alone.append(bound, **arrays, **numbers)
+        alone.run()
+    else:
+        plan.append(bound, beside=True, **arrays, **numbers)
 
 
 def sgd_update(
@@ -35,7 +55,7 @@ def sgd_update(
     nesterov: bool = False,
     weight_decay: float = 0.0,
     *,
-    clear: bool = False,
+    plan: Plan | None = None,
 ) -> None:
     """Move `data` one step of gradient descent with momentum, in place.
 
@@ -49,8 +69,8 @@ def sgd_update(
         The state, zeros before the first step; None takes the plain step by g.
     learning_rate, momentum, weight_decay : float
     nesterov : bool
-    clear : bool
-        Set `grad` to zero in the same pass.
+    plan : Plan, optional
+        Where to put the step, side by side with its others, instead of running it here and now.
 
     Raises
     ------
@@ -61,15 +81,11 @@ def sgd_update(
     ----------
     Sutskever et al. (2013), eqs. 1 to 4, in the form of PyTorch: the rate multiplies the velocity.
     """
-    _check_state("SGD", data=data, grad=grad, velocity=velocity)
-    plan = engine.Plan()
-    plan.add(
-        engine.kernels(data.dtype).sgd_update, -(-data.size // _CHUNK), data=data, grad=grad,
-        velocity=velocity, count=data.size, chunk=_CHUNK, nesterov=bool(nesterov),
-        clear=bool(clear), learning_rate=float(learning_rate), momentum=float(momentum),
-        weight_decay=float(weight_decay), work=5 * data.nbytes,
+    arrays = {"data": data, "grad": grad, "velocity": velocity}
+    _update(
+        "SGD", "sgd_update", 5, plan, arrays, nesterov=nesterov, learning_rate=learning_rate,
+        momentum=momentum, weight_decay=weight_decay,
     )  # fmt: skip
-    plan.run()
 
 
 def adam_update(
@@ -85,7 +101,7 @@ def adam_update(
     weight_decay: float = 0.0,
     *,
     decoupled: bool = False,
-    clear: bool = False,
+    plan: Plan | None = None,
 ) -> None:
     """Move `data` one step of Adam or AdamW, in place.
 
@@ -102,8 +118,8 @@ def adam_update(
         1 for the first step.
     learning_rate, beta1, beta2, eps, weight_decay : float
     decoupled : bool
-    clear : bool
-        Set `grad` to zero in the same pass.
+    plan : Plan, optional
+        Where to put the step, side by side with its others, instead of running it here and now.
 
     Raises
     ------
@@ -115,19 +131,14 @@ def adam_update(
     ----------
     Kingma and Ba (2015), algorithm 1; Loshchilov and Hutter (2019), algorithm 2.
     """
-    _check_state("Adam", data=data, grad=grad, m=m, v=v)
     if step < 1:
         raise ValueError(f"Adam: step must be at least 1, got {step!r}")
-    plan = engine.Plan()
-    plan.add(
-        engine.kernels(data.dtype).adam_update, -(-data.size // _CHUNK), data=data, grad=grad, m=m,
-        v=v, count=data.size, chunk=_CHUNK, clear=bool(clear),
+    _update(
+        "Adam", "adam_update", 8, plan, {"data": data, "grad": grad, "m": m, "v": v},
         rate=learning_rate / (1 - beta1**step), correction=1 / math.sqrt(1 - beta2**step),
-        beta1=float(beta1), beta2=float(beta2), eps=float(eps),
-        weight_decay=0.0 if decoupled else float(weight_decay),
-        keep=1 - learning_rate * weight_decay if decoupled else 1.0, work=8 * data.nbytes,
+        beta1=beta1, beta2=beta2, eps=eps, weight_decay=0.0 if decoupled else weight_decay,
+        keep=1 - learning_rate * weight_decay if decoupled else 1.0,
     )  # fmt: skip
-    plan.run()
 
 
 def rmsprop_update(
@@ -141,7 +152,7 @@ def rmsprop_update(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     *,
-    clear: bool = False,
+    plan: Plan | None = None,
 ) -> None:
     """Move `data` one step of RMSprop, in place.
 
@@ -155,8 +166,8 @@ def rmsprop_update(
     velocity : ndarray of that shape and dtype, or None
         More state; None without momentum.
     learning_rate, rho, momentum, eps, weight_decay : float
-    clear : bool
-        Set `grad` to zero in the same pass.
+    plan : Plan, optional
+        Where to put the step, side by side with its others, instead of running it here and now.
 
     Raises
     ------
@@ -167,15 +178,11 @@ def rmsprop_update(
     ----------
     Tieleman and Hinton (2012), lecture 6.5, with momentum in the form of PyTorch.
     """
-    _check_state("RMSprop", data=data, grad=grad, v=v, velocity=velocity)
-    plan = engine.Plan()
-    plan.add(
-        engine.kernels(data.dtype).rmsprop_update, -(-data.size // _CHUNK), data=data, grad=grad,
-        v=v, velocity=velocity, count=data.size, chunk=_CHUNK, clear=bool(clear),
-        learning_rate=float(learning_rate), rho=float(rho), momentum=float(momentum),
-        eps=float(eps), weight_decay=float(weight_decay), work=7 * data.nbytes,
+    _update(
+        "RMSprop", "rmsprop_update", 7, plan,
+        {"data": data, "grad": grad, "v": v, "velocity": velocity}, learning_rate=learning_rate,
+        rho=rho, momentum=momentum, eps=eps, weight_decay=weight_decay,
     )  # fmt: skip
-    plan.run()
 
 
 def adagrad_update(
@@ -186,7 +193,7 @@ def adagrad_update(
     eps: float = 1e-10,
     weight_decay: float = 0.0,
     *,
-    clear: bool = False,
+    plan: Plan | None = None,
 ) -> None:
     """Move `data` one step of Adagrad, in place.
 
@@ -197,8 +204,8 @@ def adagrad_update(
     data, grad, v : ndarray of one shape and dtype
         v is the state, zeros before the first step.
     learning_rate, eps, weight_decay : float
-    clear : bool
-        Set `grad` to zero in the same pass.
+    plan : Plan, optional
+        Where to put the step, side by side with its others, instead of running it here and now.
 
     Raises
     ------
@@ -209,14 +216,10 @@ def adagrad_update(
     ----------
     Duchi, Hazan and Singer (2011), figure 1.
     """
-    _check_state("Adagrad", data=data, grad=grad, v=v)
-    plan = engine.Plan()
-    plan.add(
-        engine.kernels(data.dtype).adagrad_update, -(-data.size // _CHUNK), data=data, grad=grad,
-        v=v, count=data.size, chunk=_CHUNK, clear=bool(clear), learning_rate=float(learning_rate),
-        eps=float(eps), weight_decay=float(weight_decay), work=5 * data.nbytes,
+    _update(
+        "Adagrad", "adagrad_update", 5, plan, {"data": data, "grad": grad, "v": v},
+        learning_rate=learning_rate, eps=eps, weight_decay=weight_decay,
     )  # fmt: skip
-    plan.run()
 
 
 def lion_update(
@@ -228,7 +231,7 @@ def lion_update(
     beta2: float = 0.99,
     weight_decay: float = 0.0,
     *,
-    clear: bool = False,
+    plan: Plan | None = None,
 ) -> None:
     """Move `data` one step of Lion, in place.
 
@@ -240,8 +243,8 @@ def lion_update(
     data, grad, m : ndarray of one shape and dtype
         m is the state, zeros before the first step.
     learning_rate, beta1, beta2, weight_decay : float
-    clear : bool
-        Set `grad` to zero in the same pass.
+    plan : Plan, optional
+        Where to put the step, side by side with its others, instead of running it here and now.
 
     Raises
     ------
@@ -252,12 +255,8 @@ def lion_update(
     ----------
     Chen et al. (2023), "Symbolic discovery of optimization algorithms", algorithm 2.
     """
-    _check_state("Lion", data=data, grad=grad, m=m)
-    plan = engine.Plan()
-    plan.add(
-        engine.kernels(data.dtype).lion_update, -(-data.size // _CHUNK), data=data, grad=grad, m=m,
-        count=data.size, chunk=_CHUNK, clear=bool(clear), learning_rate=float(learning_rate),
-        beta1=float(beta1), beta2=float(beta2), keep=1 - learning_rate * weight_decay,
-        work=5 * data.nbytes,
+    _update(
+        "Lion", "lion_update", 5, plan, {"data": data, "grad": grad, "m": m},
+        learning_rate=learning_rate, beta1=beta1, beta2=beta2,
+        keep=1 - learning_rate * weight_decay,
     )  # fmt: skip
-    plan.run()

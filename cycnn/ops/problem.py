@@ -111,8 +111,8 @@ def _problem(
 
 
 def resolve(
-    x_shape: tuple[int, ...], kernel: tuple[int, ...], weight_shape: tuple[int, ...], dtype: Any,
-    stride: Any, padding: Any, padding_mode: str, dilation: Any, groups: int,
+    x_shape: tuple[int, ...], weight_shape: tuple[int, ...], dtype: Any, stride: Any, padding: Any,
+    padding_mode: str, dilation: Any, groups: int,
 ) -> Problem:  # fmt: skip
     """Return the problem of a convolution of x with weight, checked; see `cycnn.ops.conv`."""
     if len(weight_shape) != len(x_shape):
@@ -120,9 +120,25 @@ def resolve(
             f"conv: weight must be (kernel..., C / groups, K) with as many axes as x {x_shape}, "
             f"got {weight_shape}"
         )
+    return resolve_kernel(
+        x_shape, weight_shape[:-2], weight_shape[-1], weight_shape[-2], dtype, stride, padding,
+        padding_mode, dilation, groups,
+    )  # fmt: skip
+
+
+def resolve_kernel(
+    x_shape: tuple[int, ...], kernel_size: Any, filters: int, weight_channels: int | None,
+    dtype: Any, stride: Any, padding: Any, padding_mode: str, dilation: Any, groups: int,
+) -> Problem:  # fmt: skip
+    """Return the same without a weight, whose channels are those that fit if they are None."""
+    try:
+        hash((kernel_size, stride, padding, dilation))
+    except TypeError:
+        kernel_size, stride = hashable(kernel_size), hashable(stride)
+        padding, dilation = hashable(padding), hashable(dilation)
     return _problem(
-        x_shape, kernel, weight_shape[-1], weight_shape[-2], hashable(stride), hashable(padding),
-        padding_mode, hashable(dilation), groups, dtype,
+        x_shape, kernel_size, filters, weight_channels, stride, padding, padding_mode, dilation,
+        groups, dtype,
     )  # fmt: skip
 
 
@@ -174,8 +190,8 @@ def conv_output_shape(
     dilation: Any = 1,
 ) -> tuple[int, ...]:
     """Return the output shape, without the batch, of a convolution over `input_shape` (..., C)."""
-    p = _problem(
-        (1, *input_shape), hashable(kernel_size), filters, None, hashable(stride),
-        hashable(padding), "zeros", hashable(dilation), 1, "float32",
+    p = resolve_kernel(
+        (1, *input_shape), kernel_size, filters, None, "float32", stride, padding, "zeros",
+        dilation, 1,
     )  # fmt: skip
     return (*p.out[3 - p.axes :], filters)

@@ -163,6 +163,7 @@ def _weight_gradient(p: Problem) -> _WeightSum:
     cuts = itertools.chain.from_iterable(_cuts(m, unit) for m in _products(p, unit))
     cut = min(cuts, key=lambda cut: cut.cost)
     m, blocks = cut.product, cut.blocks
+    weights = p.taps * m.channels * m.filters * m.groups
     scratch = Scratch()
     scratch.take(8 * blocks.pixels)
     at_rows = scratch.take(8 * p.taps * (cut.channel_block + unit.MR))
@@ -175,7 +176,7 @@ def _weight_gradient(p: Problem) -> _WeightSum:
         "channel_block": cut.channel_block, "blocks": blocks.number, "chunks": cut.chunks,
         "panels": cut.panels, "in_place": cut.in_place, "swapped": m.swapped,
         "at_rows": at_rows, "at_dy": at_dy, "at_spare": at_spare, "at_slab": at_slab,
-        "scratch": scratch.size, "work": p.work,
+        "scratch": scratch.size, "work": p.work + 2.0 * unit.itemsize * weights,
     }  # fmt: skip
     return _WeightSum(unit.weight_gradient.bind(cut.jobs, **slots), cut.chunks, m.swapped)
 
