@@ -6,6 +6,7 @@ import copy
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -224,10 +225,11 @@ def profile(
 
     twin = copy.deepcopy(model).program
     layers = tuple(_Timed(node.layer, node.layer.macs(node.input_shape)) for node in twin.nodes)
-    program = twin._replace(
+    program = replace(
+        twin,
         nodes=tuple(
             node._replace(layer=layer) for node, layer in zip(twin.nodes, layers, strict=True)
-        )
+        ),
     )
     before = _roofs(model.dtype)
     whole = [
@@ -316,7 +318,7 @@ def _run(
     input_gradient: bool,
 ) -> tuple[float, float]:
     """Run all layers once and return the seconds forward and backward."""
-    for parameter in program.parameters().values():
+    for parameter in program.parameters.values():
         parameter.clear_grad()  # as an update leaves them
     start = time.perf_counter()
     outputs, closures = executor.forward(program, inputs, training)

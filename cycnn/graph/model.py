@@ -258,7 +258,7 @@ class Model(Composite):
 
     def parameters(self) -> dict[str, Parameter]:
         """Return every parameter once, by position or by layer name: "3.body.0.weight"."""
-        return self.program.parameters()
+        return dict(self.program.parameters)
 
     def buffers(self) -> dict[str, Array]:
         """Return the arrays that are kept but not learnt, named like the parameters."""

@@ -7,6 +7,8 @@ out is a Program, and only a Program is run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +40,8 @@ class Node(NamedTuple):
     output_shape: Shapes
 
 
-class Program(NamedTuple):
+@dataclass(frozen=True)
+class Program:
     """A model as a flat list of nodes, each after all that it reads.
 
     Attributes
@@ -64,14 +67,20 @@ class Program(NamedTuple):
         """The shape of the output, or of each."""
         return shape_of(self.shapes, self.outputs)
 
+    @cached_property
     def parameters(self) -> dict[str, Parameter]:
-        """Return each parameter once, under the first name it is reached by."""
+        """Each parameter once, under the first name it is reached by, when the layers are built."""
         found = {
             id(parameter): (f"{node.name}.{name}", parameter)
             for node in reversed(self.nodes)
             for name, parameter in reversed(node.layer.parameters().items())
         }
         return dict(reversed(found.values()))
+
+    @cached_property
+    def _learns(self) -> tuple[tuple[Parameter, ...], ...]:
+        """The parameters of each node, when the layers are built."""
+        return tuple(tuple(node.layer.parameters().values()) for node in self.nodes)
 
     def buffers(self) -> dict[str, tuple[Layer, str]]:
         """Return the layer of each buffer and its name there, under the first name it has."""
@@ -86,9 +95,8 @@ class Program(NamedTuple):
     def wanted(self, input_gradient: bool) -> set[int]:
         """Return the values whose gradient is needed: something trained lies before them."""
         wanted = set(self.inputs if input_gradient else ())
-        for node in self.nodes:
-            trained = any(p.trainable for p in node.layer.parameters().values())
-            if trained or not wanted.isdisjoint(node.inputs):
+        for node, parameters in zip(self.nodes, self._learns, strict=True):
+            if not wanted.isdisjoint(node.inputs) or any(p.trainable for p in parameters):
                 wanted.update(node.outputs)
         return wanted
 

@@ -39,6 +39,7 @@ class Parameter:
         dtype = float_dtype(data.dtype, "Parameter: dtype")
         self._writable = engine.empty(data.shape, dtype)
         self._writable[...] = data
+        self._data = _read_only(self._writable)
         self._grad: Array | None = None  # None stands for zeros that nobody has looked at
         self.version = 0
         self.trainable = trainable
@@ -46,9 +47,7 @@ class Parameter:
     @property
     def data(self) -> Array:
         """The values, read-only; `assign` changes them."""
-        view = self._writable.view()
-        view.flags.writeable = False
-        return view
+        return self._data
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -119,9 +118,22 @@ class Parameter:
         """Record that `_writable` was written to."""
         self.version += 1
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_data"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._data = _read_only(self._writable)
+
     def __repr__(self) -> str:
         frozen = "" if self.trainable else ", trainable=False"
         return f"Parameter(shape={self.shape}, dtype={self.dtype.name}{frozen})"
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def add_gradients(
