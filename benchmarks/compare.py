@@ -22,6 +22,7 @@ import coldstart
 import conv
 import conv_tables
 import memory
+import passes
 import plot
 import readme
 import report
@@ -35,6 +36,7 @@ MEASURING: dict[str, tuple[ModuleType, str]] = {
     "scaling": (scaling, "steps on 1 to N threads; a layer of 16 to 256 kernels"),
     "memory": (memory, "peak memory and page faults of a training step"),
     "coldstart": (coldstart, "from a fresh process to the first result; size on disk"),
+    "passes": (passes, "passes over memory, as shares of a plain copy"),
 }
 # What shows a run, by the command in its file.
 SHOWN = {
@@ -44,6 +46,7 @@ SHOWN = {
     "scaling": scaling,
     "memory": memory,
     "coldstart": coldstart,
+    "passes": passes,
 }
 # The files in results/, and the arguments that they come from.
 SHORT = ["--seconds", "0.1", "--repeats", "5"]
@@ -57,6 +60,7 @@ ALL = {
     "scaling": ["scaling", "--allocators", "tuned", "--seconds", "0.1"],
     "memory": ["memory", "--threads", "1", "--repeats", "1"],
     "coldstart": ["coldstart"],
+    "passes": ["passes"],
 }  # fmt: skip
 FILES = ("--json", "--markdown", "--plot")
 

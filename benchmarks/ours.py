@@ -73,6 +73,52 @@ class Cycnn:
         return partial(networks.build(network).predict, x, batch_size=batch)
 
 
+def passes() -> dict[str, tuple[Callable[[], Any], int]]:
+    """What a training step does beside products, on arrays of 25 MB, and the bytes that it moves.
+
+    Each array that must be read or written counts once in each pass: a normalisation in training
+    reads x for its statistics and again to apply them.
+    """
+    rng = np.random.default_rng(0)
+    x, dy = (_pooled(rng.standard_normal((32, 56, 56, 64), dtype=np.float32)) for _ in range(2))
+    size, C = x.nbytes, x.shape[-1]
+    gamma, beta = np.ones(C, x.dtype), np.zeros(C, x.dtype)
+    weight = _pooled(rng.standard_normal((3, 3, 1, C), dtype=np.float32))
+    same: dict[str, Any] = {"padding": "same", "groups": C}
+    pooled, offset = ops.max_pool(x, 2)
+    y, how = ops.batch_norm(x, gamma, beta, 1e-5, activation="relu")
+    state = [_pooled(np.zeros_like(x)) for _ in range(3)]
+    mean, part = ops.global_avg_pool(x), pooled.nbytes
+    norm = partial(ops.batch_norm, x, gamma, beta, 1e-5)
+    return {
+        "ReLU": (partial(ops.relu, x), 2 * size),
+        "ReLU, backward": (partial(ops.relu_backward, dy, y), 3 * size),
+        "Add, of two": (partial(ops.add, [x, dy]), 3 * size),
+        "MaxPool 2x2": (partial(ops.max_pool, x, 2), size + part + offset.nbytes),
+        "MaxPool 2x2, backward": (
+            partial(ops.max_pool_backward, pooled, offset, x.shape, 2), size + part + offset.nbytes
+        ),
+        "AvgPool 2x2": (partial(ops.avg_pool, x, 2), size + part),
+        "AvgPool 2x2, backward": (partial(ops.avg_pool_backward, pooled, x.shape, 2), size + part),
+        "GlobalAvgPool": (partial(ops.global_avg_pool, x), size),
+        "GlobalAvgPool, backward": (partial(ops.global_avg_pool_backward, mean, x.shape), size),
+        "BatchNorm + ReLU": (partial(norm, activation="relu"), 3 * size),
+        "BatchNorm + Add + ReLU": (partial(norm, activation="relu", residual=dy), 4 * size),
+        "BatchNorm + ReLU, backward": (
+            partial(ops.batch_norm_backward, dy, x, gamma, how), 5 * size
+        ),
+        "depthwise 3x3": (partial(ops.conv, x, weight, **same), 2 * size),
+        "depthwise 3x3, input gradient": (
+            partial(ops.conv_backward_input, dy, weight, x.shape, **same), 2 * size
+        ),
+        "depthwise 3x3, weight gradient": (
+            partial(ops.conv_backward_weight, dy, x, 3, **same), 2 * size
+        ),
+        "SGD with momentum": (partial(ops.sgd_update, state[0], dy, state[1], 1e-9, 0.9), 5 * size),
+        "Adam": (partial(ops.adam_update, state[0], dy, *state[1:], 1, 1e-9), 7 * size),
+    }  # fmt: skip
+
+
 def _pooled(array: Array) -> Array:
     copy = engine.empty(array.shape, array.dtype)
     copy[...] = array

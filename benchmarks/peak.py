@@ -1,4 +1,4 @@
-"""What the processor can do at most: the FMA peak (cycnn.roof) and the clock."""
+"""What the machine can do at most: the FMA peak, a copy (cycnn.roof), and the clock."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ def fma_peak(threads: int, seconds: float = 0.1) -> float:
     """GFLOP/s of multiply-adds that stay in registers: the best of a few runs within `seconds`."""
     set_num_threads(threads)
     return roof.fma_peak(seconds=seconds)
+
+
+def copy_bandwidth(threads: int, seconds: float = 0.2) -> float:
+    """GB/s of a copy that no cache holds, what is read and what is written."""
+    set_num_threads(threads)
+    return roof.copy_bandwidth(seconds=seconds)
 
 
 def clock(seconds: float = 0.05) -> float:

@@ -126,6 +126,20 @@ class Server:
 
         return sizes(self.name)
 
+    def passes(self, threads: int) -> dict[str, int]:
+        """Make ready what moves memory; return the bytes of each."""
+        from ours import passes
+
+        self.clear(threads)
+        found = passes()
+        self.calls = {name: call for name, (call, _) in found.items()}
+        return {name: size for name, (_, size) in found.items()}
+
+    def copy(self, threads: int) -> float:
+        from peak import copy_bandwidth
+
+        return copy_bandwidth(threads)
+
     def peak(self, threads: int) -> float:
         from peak import fma_peak
 

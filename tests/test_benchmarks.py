@@ -111,6 +111,11 @@ RUNS = {
         ["To the first prediction of LeNet-28, batch 128, 1 thread", "| 0.800 |", "2.00x",
          "| torch | 512.0 | 1024.0 |"],
     ),
+    "passes": (
+        [{"pass": "ReLU", "threads": n, "bytes": 2**21, "copy": 50.0, "blocks": [1e-4, 1e-4]}
+         for n in (1, 2)],
+        ["Passes over memory, 2 threads: a copy 50.0 GB/s", "| ReLU | 2.0 | 0.1 | 21.0 | 42% |"],
+    ),
 }  # fmt: skip
 each_command = pytest.mark.parametrize("command", RUNS)
 
@@ -150,9 +155,8 @@ def test_a_run_without_peers_is_shown_too(command):
     alone = json.loads(json.dumps(data(command)))
     for m in alone["measurements"]:
         for part in ("blocks", "usage", "stages"):
-            m.update(
-                {part: {k: v for k, v in m[part].items() if "torch" not in k}} if part in m else {}
-            )
+            if isinstance(m.get(part), dict):
+                m[part] = {k: v for k, v in m[part].items() if "torch" not in k}
         assert compare.SHOWN[command].line(m)
     assert "cycnn" in compare.SHOWN[command].tables(alone)
 
@@ -256,6 +260,12 @@ def test_the_convolutions_are_those_of_the_models():
         listed = [shape.weight_shape for shape in shapes.NETWORKS[name].convolutions(1)]
         assert sorted(ours) == sorted(listed)
         assert shapes.NETWORKS[name].train == network.batch
+
+
+def test_every_pass_runs():
+    for call, moved in benchmark("ours").passes().values():
+        call()
+        assert moved >= 32 * 56 * 56 * 64 * 4
 
 
 def test_sizes_on_disk():
