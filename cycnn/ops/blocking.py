@@ -153,7 +153,9 @@ def _round_up(value: int, multiple: int) -> int:
 
 def channel_block(channels: int, taps: int, unit: SimpleNamespace) -> int:
     """Return how many input channels to sum over at a time: their panel stays in cache."""
-    most = max(PANEL_ROWS // max(taps, 1), unit.VL)
+    if not taps:
+        return channels  # nothing is summed
+    most = max(PANEL_ROWS // taps, unit.VL)
     return even_part(channels, most, unit.VL)
 
 

@@ -83,7 +83,7 @@ def sgd_update(
     """
     arrays = {"data": data, "grad": grad, "velocity": velocity}
     _update(
-        "SGD", "sgd_update", 5, plan, arrays, nesterov=nesterov, learning_rate=learning_rate,
+        "SGD", "sgd_update", 5, plan, arrays, nesterov=bool(nesterov), learning_rate=learning_rate,
         momentum=momentum, weight_decay=weight_decay,
     )  # fmt: skip
 
