@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import numpy as np
@@ -275,6 +276,17 @@ def test_predict_sees_changed_weights(rng):
     assert np.all(model.predict(x) > 50)
     with pytest.raises(ValueError, match="read-only"):
         head.data[0] = 1
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))]
+)
+def test_a_copied_parameter_shows_its_own_values(copied):
+    twin = copied(cycnn.Parameter(np.zeros(3)))
+    twin.assign([1, 2, 3])
+    assert_array_equal(twin.data, [1, 2, 3])
+    with pytest.raises(ValueError, match="read-only"):
+        twin.data[0] = 4
 
 
 def test_batch_norm_running_statistics(rng):

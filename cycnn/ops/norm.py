@@ -211,6 +211,7 @@ def batch_norm(
     running : (mean, variance), optional
         Two ndarrays of float64 of shape (C,), which stay as they are.
     momentum : float
+        In [0, 1]: how much of the running statistics stays.
 
     Returns
     -------
