@@ -137,6 +137,11 @@ DEPTHWISE = [
         for W in (1, 2, 3, 8, 17)
         for border in ((0, 2), (1, 1), (2, 0), (2, 5), (3, 1))
     ),
+    # the same with several tiles of columns and of channels
+    case((2, 9, 45, 70), 3, 70, groups=70, padding=1),
+    case((1, 9, 47, 150), 3, 150, groups=150, stride=2, padding="same"),
+    case((1, 8, 33, 67), (6, 3), 67, groups=67, padding="same"),
+    case((1, 3, 4, 25, 70), 3, 70, groups=70, padding=1),
     case((1, 6, 150, 17), 3, 17, groups=17, padding=1),
     case((1, 6, 151, 17), 3, 17, groups=17, padding=((1, 1), (1, 0))),
     case((1, 6, 150, 17), 3, 17, groups=17, stride=2, padding=1),

@@ -5,8 +5,8 @@
 
 Vectors run over channels; up to nine taps stay in registers while the sum walks over the pixels of
 neighbouring rows (depthwise_rows.pxd).  Where taps lie side by side in threes, a column of x is
-loaded once for three of them, and rows are cut in blocks that stay in the first-level cache while
-one vector of channels after the other walks over them: a cache line holds several.
+loaded once for three of them, and rows are cut in tiles: a tile of the row below finds what it
+shares with this one in the first-level cache, and the rest was fetched meanwhile.
 """
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memset
@@ -15,13 +15,10 @@ from cycnn.kernels.depthwise_rows cimport (
     LEFT, RIGHT, Inside, Row, Run, list_rows, load, rows_ahead,
 )
 from cycnn.kernels.simd cimport (
-    VL, prefetch, publish, real, vf, vf_add, vf_fma, vf_load_part, vf_store_part, vf_zero,
+    VL, prefetch, publish, real, vf, vf_add, vf_fma, vf_load_part, vf_store, vf_store_part,
+    vf_zero,
 )
 from cycnn.kernels.window cimport Window
-
-
-cdef enum:
-    PIXELS = 64                 # of which what three taps read fits the first-level cache
 
 
 cdef struct DepthwiseWeightArgs:
@@ -31,12 +28,8 @@ cdef struct DepthwiseWeightArgs:
     real* dbias                 # OUT  (S, C) or NULL
     Inside inside
     Py_ssize_t chunks           # S
-
-
-cdef struct Next:
-    # What will be read next, in the order of memory.
-    const real* x
-    const real* dy
+    Py_ssize_t columns          # of a tile, at most
+    Py_ssize_t channels         # of a tile, at most
 
 
 cdef inline void add_to(real* y, vf sum, Py_ssize_t columns) noexcept nogil:
@@ -128,199 +121,186 @@ cdef inline void correlate(
         add_to(dweight + tap[8] * C + c, a8, columns)
 
 
-cdef struct Three:
-    # Three taps side by side: their sums, and the last two columns of x that were read.
-    vf a0, a1, a2
-    vf x, y
-
-
-cdef inline void begin_three(
-    Three* s, bint left, bint whole, const real* p, Py_ssize_t C, Py_ssize_t columns,
-) noexcept nogil:
-    """Read the first two columns of a row; the first may be a zero."""
-    s.x = vf_zero() if left else load(p, whole, columns)
-    s.y = load(p + C, whole, columns)
-
-
-cdef inline void add_two(bint odd, Three* s, vf d) noexcept nogil:
-    """Add a pixel of dy whose first two taps are x and y; in turns they have changed places."""
-    s.a0 = vf_fma(s.y if odd else s.x, d, s.a0)
-    s.a1 = vf_fma(s.x if odd else s.y, d, s.a1)
-
-
-cdef inline void add_pixel(bint odd, Three* s, vf d, vf third) noexcept nogil:
-    """Do so with the third tap, which takes the place of the first."""
-    add_two(odd, s, d)
-    s.a2 = vf_fma(third, d, s.a2)
-    if odd:
-        s.y = third
+cdef inline void store(real* y, vf x, bint whole, Py_ssize_t columns) noexcept nogil:
+    if whole:
+        vf_store(y, x)
     else:
-        s.x = third
+        vf_store_part(y, x, columns)
 
 
-cdef inline void add_three(
-    Three* s, const int64_t* tap, Py_ssize_t C, real* dweight, Py_ssize_t columns,
+cdef struct Three:
+    # Three taps side by side: their sums, and the column of x that the first of them reads.
+    vf a0, a1, a2
+    vf x
+
+
+cdef struct Part:
+    # Neighbouring outputs of a row, and up to three threes of its taps.
+    const real* dy              # IN   (count, C)
+    const real* x[3]            # IN   where the first output finds each three
+    real* dweight[3]            # OUT  (3, C) each, added to
+    Py_ssize_t C
+    Py_ssize_t count
+    bint left, right            # does the first lack its first tap, the last one its last
+    # How far away the row below reads: dy, the last row of x, and the one before, new at stride 2.
+    Py_ssize_t dy_below, x_below, x_before
+
+
+cdef inline Three begin_three(
+    const Part* part, int i, bint whole, Py_ssize_t c,
 ) noexcept nogil:
-    """Add the sums to dweight."""
-    add_to(dweight + tap[0] * C, s.a0, columns)
-    add_to(dweight + tap[1] * C, s.a1, columns)
-    add_to(dweight + tap[2] * C, s.a2, columns)
+    """Load the sums, and the first column of x unless it is a zero."""
+    cdef Py_ssize_t C = part.C
+    cdef Three s
+    s.a0 = load(part.dweight[i] + c, whole, C - c)
+    s.a1 = load(part.dweight[i] + C + c, whole, C - c)
+    s.a2 = load(part.dweight[i] + 2 * C + c, whole, C - c)
+    s.x = vf_zero() if part.left else load(part.x[i] + c, whole, C - c)
+    return s
+
+
+cdef inline void add_two(Three* s, vf d, vf second) noexcept nogil:
+    """Add an output for the first two taps."""
+    s.a0 = vf_fma(s.x, d, s.a0)
+    s.a1 = vf_fma(second, d, s.a1)
+
+
+cdef inline void add_output(int stride, Three* s, vf d, vf second, vf third) noexcept nogil:
+    """Add an output; one of its columns is the first one of the next."""
+    add_two(s, d, second)
+    s.a2 = vf_fma(third, d, s.a2)
+    s.x = second if stride == 1 else third
+
+
+cdef inline void end_three(
+    const Three* s, const Part* part, int i, bint whole, Py_ssize_t c,
+) noexcept nogil:
+    """Store the sums."""
+    cdef Py_ssize_t C = part.C
+    store(part.dweight[i] + c, s.a0, whole, C - c)
+    store(part.dweight[i] + C + c, s.a1, whole, C - c)
+    store(part.dweight[i] + 2 * C + c, s.a2, whole, C - c)
 
 
 cdef inline void correlate_threes(
     int threes,                 # one to three
     int stride,                 # one or two
     bint whole,
-    const DepthwiseWeightArgs* a,
-    const Row* rows,            # IN   one run each
-    Py_ssize_t count,
-    Py_ssize_t begin,           # of the pixels of each row
-    Py_ssize_t end,
-    Py_ssize_t first,           # of the rows' taps
+    const Part* part,
     Py_ssize_t c,
-    Next* next,
-    real* dweight,              # OUT  (T, C), added to
+    bint ahead,                 # fetch what the row below will read
 ) noexcept nogil:
-    """Sum x * dy over some rows for taps in threes, which share each column of x they load."""
-    cdef Py_ssize_t C = a.window.C, columns = C - c, r, j, full
-    cdef bint left, right, swapped
-    cdef const real* next_x = next.x
-    cdef const real* next_dy = next.dy
-    cdef bint ahead = first == 0 and c % (64 // <Py_ssize_t>sizeof(real)) == 0
-    cdef Three s0, s1, s2
+    """Add x * dy over the outputs of a part, for the vector of channels at c."""
+    cdef Py_ssize_t C = part.C, columns = C - c, step = stride * C, _j
+    cdef Py_ssize_t dy_below = part.dy_below, x_below = part.x_below, x_before = part.x_before
+    cdef Three s0 = begin_three(part, 0, whole, c), s1, s2
     cdef vf d
-    cdef const Run* run
-    cdef const real* p0
+    cdef const real* p0 = part.x[0] + c
     cdef const real* p1 = NULL
     cdef const real* p2 = NULL
-    cdef const real* q
-    s0.a0 = s0.a1 = s0.a2 = s1.a0 = s1.a1 = s1.a2 = s2.a0 = s2.a1 = s2.a2 = vf_zero()
-    for r in range(count):
-        run = rows[r].runs
-        left = begin == 0 and run.edges & LEFT
-        right = end == run.count and run.edges & RIGHT
-        q = a.dy + ((rows[r].plane * a.window.OH + rows[r].oh) * a.window.OW + begin) * C + c
-        p0 = run.x + c + run.offset[first] + begin * stride * C
-        begin_three(&s0, left, whole, p0, C, columns)
-        if threes > 1:
-            p1 = run.x + c + run.offset[first + 3] + begin * stride * C
-            begin_three(&s1, left, whole, p1, C, columns)
-        if threes > 2:
-            p2 = run.x + c + run.offset[first + 6] + begin * stride * C
-            begin_three(&s2, left, whole, p2, C, columns)
-        full = end - 1 if right else end
-        j = begin
-        while j < full:
-            if ahead:
-                prefetch(next_dy)
-                next_dy = next_dy + 64 // sizeof(real)
-                prefetch(next_x)
-                next_x = next_x + 64 // sizeof(real)
-                if stride > 1:
-                    prefetch(next_x)
-                    prefetch(next_x + 64 // sizeof(real))
-                    prefetch(next_x + 128 // sizeof(real))
-                    next_x = next_x + 192 // sizeof(real)
-            d = load(q, whole, columns)
-            q = q + C
-            p0 = p0 + 2 * C
-            add_pixel(False, &s0, d, load(p0, whole, columns))
-            if threes > 1:
-                p1 = p1 + 2 * C
-                add_pixel(False, &s1, d, load(p1, whole, columns))
-            if threes > 2:
-                p2 = p2 + 2 * C
-                add_pixel(False, &s2, d, load(p2, whole, columns))
-            j = j + 1
-            if stride > 1:
-                if j < end:
-                    s0.y = load(p0 + C, whole, columns)
-                    if threes > 1:
-                        s1.y = load(p1 + C, whole, columns)
-                    if threes > 2:
-                        s2.y = load(p2 + C, whole, columns)
-                continue
-            if j == full:
-                break
-            if ahead:
-                prefetch(next_dy)
-                next_dy = next_dy + 64 // sizeof(real)
-                prefetch(next_x)
-                next_x = next_x + 64 // sizeof(real)
-            d = load(q, whole, columns)
-            q = q + C
-            add_pixel(True, &s0, d, load(p0 + C, whole, columns))
-            if threes > 1:
-                add_pixel(True, &s1, d, load(p1 + C, whole, columns))
-            if threes > 2:
-                add_pixel(True, &s2, d, load(p2 + C, whole, columns))
-            j = j + 1
-        if right:                           # without the last tap of each three
-            d = load(q, whole, columns)
-            swapped = stride == 1 and (full - begin) % 2
-            add_two(swapped, &s0, d)
-            if threes > 1:
-                add_two(swapped, &s1, d)
-            if threes > 2:
-                add_two(swapped, &s2, d)
-    next.x = next_x
-    next.dy = next_dy
-    add_three(&s0, rows.tap + first, C, dweight + c, columns)
+    cdef const real* q = part.dy + c
     if threes > 1:
-        add_three(&s1, rows.tap + first + 3, C, dweight + c, columns)
+        s1 = begin_three(part, 1, whole, c)
+        p1 = part.x[1] + c
     if threes > 2:
-        add_three(&s2, rows.tap + first + 6, C, dweight + c, columns)
+        s2 = begin_three(part, 2, whole, c)
+        p2 = part.x[2] + c
+    for _j in range(part.count - part.right):
+        if ahead:
+            prefetch(q + dy_below)
+            prefetch(p0 + x_below)
+            if stride > 1:
+                prefetch(p0 + x_below + C)
+                prefetch(p0 + x_before)
+                prefetch(p0 + x_before + C)
+        d = load(q, whole, columns)
+        q = q + C
+        add_output(stride, &s0, d, load(p0 + C, whole, columns), load(p0 + 2 * C, whole, columns))
+        p0 = p0 + step
+        if threes > 1:
+            add_output(
+                stride, &s1, d, load(p1 + C, whole, columns), load(p1 + 2 * C, whole, columns))
+            p1 = p1 + step
+        if threes > 2:
+            add_output(
+                stride, &s2, d, load(p2 + C, whole, columns), load(p2 + 2 * C, whole, columns))
+            p2 = p2 + step
+    if part.right:
+        d = load(q, whole, columns)
+        add_two(&s0, d, load(p0 + C, whole, columns))
+        if threes > 1:
+            add_two(&s1, d, load(p1 + C, whole, columns))
+        if threes > 2:
+            add_two(&s2, d, load(p2 + C, whole, columns))
+    end_three(&s0, part, 0, whole, c)
+    if threes > 1:
+        end_three(&s1, part, 1, whole, c)
+    if threes > 2:
+        end_three(&s2, part, 2, whole, c)
 
 
-cdef inline void correlate_channels(
-    int stride, bint whole, const DepthwiseWeightArgs* a, const Row* rows, Py_ssize_t count,
-    Py_ssize_t begin, Py_ssize_t end, Py_ssize_t c, Next* next, real* dweight,
+cdef inline void correlate_part(
+    int stride, const Part* part, Py_ssize_t threes, Py_ssize_t begin, Py_ssize_t end, bint ahead,
 ) noexcept nogil:
-    """Do so for all taps of one vector of channels; a vector in part is rare and needs no speed."""
-    cdef Py_ssize_t t = 0, taps = rows.taps
-    while t < taps:
-        if whole and taps - t >= 9:
-            correlate_threes(3, stride, whole, a, rows, count, begin, end, t, c, next, dweight)
-            t = t + 9
-        elif whole and taps - t >= 6:
-            correlate_threes(2, stride, whole, a, rows, count, begin, end, t, c, next, dweight)
-            t = t + 6
+    """Do so for some channels; a vector in part is rare and needs no speed."""
+    cdef Py_ssize_t c = begin, line = 64 // sizeof(real)
+    cdef Part rest = part[0]
+    cdef bint first
+    while c + VL <= end:
+        first = ahead and c % line == 0
+        if threes == 3:
+            correlate_threes(3, stride, True, part, c, first)
+        elif threes == 2:
+            correlate_threes(2, stride, True, part, c, first)
         else:
-            correlate_threes(1, stride, whole, a, rows, count, begin, end, t, c, next, dweight)
-            t = t + 3
-
-
-cdef inline void correlate_group(
-    int stride, const DepthwiseWeightArgs* a, const Row* rows, Py_ssize_t count, Py_ssize_t begin,
-    Py_ssize_t end, real* dweight,
-) noexcept nogil:
-    """Do so for all channels."""
-    cdef const Window* v = &a.window
-    cdef const Row* last = rows + count - 1
-    cdef Next next
-    cdef Py_ssize_t c = 0
-    next.x = last.runs.x + begin * stride * v.C
-    if last.taps > 0:
-        next.x = next.x + last.runs.offset[last.taps - 3] + v.W * v.C
-    next.dy = a.dy + ((last.plane * v.OH + last.oh + 1) * v.OW + begin) * v.C
-    while c + VL <= v.C:
-        correlate_channels(stride, True, a, rows, count, begin, end, c, &next, dweight)
+            correlate_threes(1, stride, True, part, c, first)
         c = c + VL
-    if c < v.C:
-        correlate_channels(stride, False, a, rows, count, begin, end, c, &next, dweight)
+    if c < end:
+        while threes > 0:
+            threes = threes - 1
+            rest.x[0] = part.x[threes]
+            rest.dweight[0] = part.dweight[threes]
+            correlate_threes(1, stride, False, &rest, c, False)
 
 
-cdef inline void correlate_blocks(
+cdef inline void correlate_row(
+    int stride, const DepthwiseWeightArgs* a, const Row* row, Py_ssize_t begin, Py_ssize_t end,
+    Py_ssize_t first_channel, Py_ssize_t end_channel, real* dweight,
+) noexcept nogil:
+    """Do so for all taps, all of which come in threes."""
+    cdef const Window* v = &a.window
+    cdef const Run* run = row.runs
+    cdef Py_ssize_t t = 0, threes, i
+    cdef Part part
+    part.dy = a.dy + ((row.plane * v.OH + row.oh) * v.OW + begin) * v.C
+    part.C = v.C
+    part.count = end - begin
+    part.left = begin == 0 and run.edges & LEFT
+    part.right = end == v.OW and run.edges & RIGHT
+    part.dy_below = v.OW * v.C
+    while t < row.taps:
+        threes = min((row.taps - t) // 3, <Py_ssize_t>3)
+        for i in range(threes):
+            part.x[i] = run.x + run.offset[t + 3 * i] + begin * stride * v.C
+            part.dweight[i] = dweight + row.tap[t + 3 * i] * v.C
+        part.x_below = run.offset[row.taps - 3] - run.offset[t] + v.SH * v.W * v.C
+        part.x_before = part.x_below - v.W * v.C
+        correlate_part(stride, &part, threes, first_channel, end_channel, t == 0)
+        t = t + 3 * threes
+
+
+cdef inline void correlate_tiles(
     int stride, const DepthwiseWeightArgs* a, const Row* rows, Py_ssize_t count, real* dweight,
 ) noexcept nogil:
-    """Add the part of rows with the same taps to dweight, in blocks that stay in the cache."""
-    cdef Py_ssize_t OW = a.window.OW, most = PIXELS // stride, r = 0, j
-    cdef Py_ssize_t some = max(most // OW, <Py_ssize_t>1), parts = (OW + most - 1) // most
-    while r < count:
-        for j in range(parts):
-            correlate_group(stride, a, rows + r, min(some, count - r), j * OW // parts,
-                            (j + 1) * OW // parts, dweight)
-        r = r + some
+    """Add the part of some rows to dweight."""
+    cdef Py_ssize_t OW = a.window.OW, C = a.window.C, r, i, c = 0
+    cdef Py_ssize_t parts = (OW + a.columns - 1) // a.columns
+    while c < C:
+        for i in range(parts):
+            for r in range(count):
+                correlate_row(stride, a, rows + r, i * OW // parts, (i + 1) * OW // parts,
+                              c, min(c + a.channels, C), dweight)
+        c = c + a.channels
 
 
 cdef inline void correlate_rows(
@@ -361,15 +341,20 @@ cdef inline bint same_taps(const Row* row, const Row* other) noexcept nogil:
     return row.taps == other.taps and memcmp(row.tap, other.tap, row.taps * sizeof(int64_t)) == 0
 
 
+cdef inline bint in_threes(const Window* v, const Row* row) noexcept nogil:
+    """Whether a row is one run all of whose taps lie side by side in threes."""
+    return v.SW <= 2 and row.count == 1 and row.runs.threes == row.taps
+
+
 cdef void depthwise_weight(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """One job is one chunk of all output rows.
 
-    Each vector of channels is summed over all neighbouring rows with the same taps before it is
-    stored; what the next row will read is fetched meanwhile.
+    Without threes, each vector of channels is summed over all neighbouring rows with the same taps
+    before it is stored.
     """
     cdef const DepthwiseWeightArgs* a = <const DepthwiseWeightArgs*>args
     cdef const Window* v = &a.window
-    cdef Py_ssize_t T = v.TD * v.TH * v.TW, all_rows = v.planes * v.OH, r = 0, same, c, i
+    cdef Py_ssize_t T = v.TD * v.TH * v.TW, all_rows = v.planes * v.OH, r = 0, same, c
     cdef bint threes
     cdef Py_ssize_t first = job * all_rows // a.chunks
     cdef Py_ssize_t count = (job + 1) * all_rows // a.chunks - first
@@ -381,17 +366,15 @@ cdef void depthwise_weight(const void* args, Py_ssize_t job, char* scratch) noex
         dbias = a.dbias + job * v.C
         memset(dbias, 0, v.C * sizeof(real))
     while r < count:
+        threes = in_threes(v, rows + r)
         same = 1
-        while r + same < count and same_taps(rows + r, rows + r + same):
+        while (r + same < count and in_threes(v, rows + r + same) == threes
+               and (threes or same_taps(rows + r, rows + r + same))):
             same = same + 1
-        threes = v.SW <= 2
-        for i in range(r, r + same):
-            threes = threes and rows[i].count == 1 and rows[i].runs.threes == rows[i].taps
-        if threes:
-            if v.SW == 1:
-                correlate_blocks(1, a, rows + r, same, dweight)
-            else:
-                correlate_blocks(2, a, rows + r, same, dweight)
+        if threes and v.SW == 1:
+            correlate_tiles(1, a, rows + r, same, dweight)
+        elif threes:
+            correlate_tiles(2, a, rows + r, same, dweight)
         else:
             c = 0
             while c + VL <= v.C:
@@ -413,5 +396,5 @@ JOBS = {
     "depthwise_weight": publish(<void*>depthwise_weight, sizeof(DepthwiseWeightArgs), (
         "x* offset* source* D H W C OD OH OW SD SH SW TD TH TW LD LH LW "
         "planes block_planes block_rows block_columns copy "
-        "dy* dweight* dbias* begin end shift edges chunks")),
+        "dy* dweight* dbias* begin end shift edges chunks columns channels")),
 }

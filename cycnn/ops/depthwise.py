@@ -31,6 +31,12 @@ CHUNK_WORK = 1 << 18
 # Bytes of x from which on it comes from memory, and is worth fetching ahead: at a quarter of this,
 # in cache, that costs 5 to 20 %.
 LARGE = 16 << 20
+# A tile of the weight gradient has few lines of channels (more meet in the same cache sets), and
+# what two output rows of it read fits a first-level cache of 32 KB; narrow ones cost more than
+# reading from the second level.
+TILE_LINES = 4
+TILE_BYTES = 32 << 10
+MIN_COLUMNS = 8
 LEFT, RIGHT = 1, 2  # of kernels/depthwise.pyx
 
 
@@ -119,7 +125,13 @@ def _weight_gradient(p: Problem) -> tuple[Bound, int]:
         1, min(blocking.MIN_JOBS, rows, work // CHUNK_WORK, blocking.PARTIAL_BYTES // size)
     )
     slots = _window(p, axes, -(-rows // chunks))
-    return kernels(p.dtype).depthwise_weight.bind(chunks, chunks=chunks, **slots), chunks
+    lines = -(-p.filters * kernels(p.dtype).itemsize // 64)
+    width = 64 * -(-lines // -(-lines // TILE_LINES))
+    rows_of_x = p.kernel[0] * p.kernel[1] + p.stride[1]
+    columns = max(TILE_BYTES // (width * (rows_of_x * p.stride[2] + 2)), MIN_COLUMNS)
+    kernel: Kernel = kernels(p.dtype).depthwise_weight
+    channels = width // kernels(p.dtype).itemsize
+    return kernel.bind(chunks, chunks=chunks, columns=columns, channels=channels, **slots), chunks
 
 
 def _multiply(plan: Plan, kernel: str, small: int, times: int, x: Array, y: Array) -> None:
