@@ -61,6 +61,10 @@ cdef enum:
     # Below this much work (operations or bytes) a second thread costs more than it brings: waking
     # it takes 2 to 20 us, in which one thread does about a million operations.
     PARALLEL_WORK = 1 << 20
+    # Bytes between the scratch memories of two threads. What walks over memory in strides is
+    # foreseen by the processor some sixteen strides ahead, beyond the end too, and each line that
+    # it fetches there is one that its owner must take back.
+    APART = 64 << 10
 
 ctypedef void (*job_function)(const void* args, Py_ssize_t job, char* scratch) noexcept nogil
 
@@ -286,8 +290,8 @@ cdef class Plan:
     def run(self):
         """Run all steps with as many threads as the work is worth, without the GIL."""
         cdef int n = threads.get_num_threads() if self.work >= PARALLEL_WORK else 1
-        # An odd number of cache lines apart: threads share no line and meet in no cache set.
-        cdef Py_ssize_t stride = ((self.scratch + 63) // 64 | 1) * 64
+        # An odd number of cache lines, so that threads of one core do not meet in its cache sets.
+        cdef Py_ssize_t stride = ((self.scratch + APART + 63) // 64 | 1) * 64
         cdef Py_ssize_t s = 0, t
         block = Block(self.count * n * sizeof(Share) + stride * n)
         cdef Share* shares = <Share*><uintptr_t>block.address
