@@ -154,6 +154,13 @@ cdef void list_classes(
         taps = taps + 2 * table[cls].runs
 
 
+cdef void clear(const Class* cls, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Write y = 0 for some kernels, as where the stride of an input gradient has left no taps."""
+    cdef Py_ssize_t i
+    for i in range(cls.pixels):
+        memset(cls.y[i] + begin, 0, (end - begin) * sizeof(real))
+
+
 cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """One job is one block of pixels, `panels` panels of kernels, one group."""
     cdef const ConvArgs* a = <const ConvArgs*>args
@@ -173,6 +180,9 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
         if v.copy:
             fill_slab(v, &b, g * C + c, <real*>(scratch + a.at_slab))
         list_classes(a, &b, g, g * C + c, scratch)
+        if taps == 0:
+            clear(table, split * a.panels * NR, min(K, (split + 1) * a.panels * NR))
+            return
         for p in range(split * a.panels, min(panels, (split + 1) * a.panels)):
             w = a.w + (g * C + c) * taps * panels * NR + p * taps * b.channels * NR
             columns = min(<Py_ssize_t>NR, K - p * NR)
@@ -197,23 +207,34 @@ cdef struct PackArgs:
     Py_ssize_t T, C, K          # of one group
     Py_ssize_t ST, SC, SK, SG
     Py_ssize_t channel_block
+    Py_ssize_t panels           # of one job
+
+
+cdef enum:
+    TOGETHER = 16               # rows of w, from which neighbouring panels are packed in turns
 
 
 cdef void pack(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """Pack weights in panels of NR columns.  One job: a panel of a channel block."""
+    """Pack weights in panels of NR columns.  One job: some panels of a channel block."""
     cdef const PackArgs* a = <const PackArgs*>args
-    cdef Py_ssize_t panels = (a.K + NR - 1) // NR
+    cdef Py_ssize_t panels = (a.K + NR - 1) // NR, splits = (panels + a.panels - 1) // a.panels
     cdef Py_ssize_t blocks = (a.C + a.channel_block - 1) // a.channel_block
-    cdef Py_ssize_t g = job // (panels * blocks), p = job % panels
-    cdef Py_ssize_t c0 = job // panels % blocks * a.channel_block
-    cdef Py_ssize_t channels = min(a.channel_block, a.C - c0)
-    cdef Py_ssize_t columns = min(<Py_ssize_t>NR, a.K - p * NR)
-    cdef real* packed = a.packed + ((g * a.C + c0) * panels + p * channels) * a.T * NR
-    cdef Py_ssize_t t
+    cdef Py_ssize_t g = job // (splits * blocks), split = job % splits
+    cdef Py_ssize_t c0 = job // splits % blocks * a.channel_block
+    cdef Py_ssize_t channels = min(a.channel_block, a.C - c0), t, p, c
+    cdef Py_ssize_t rows = <Py_ssize_t>TOGETHER if a.panels > 1 else channels
+    cdef const real* w
     for t in range(a.T):
-        pack_panel(a.w + g * a.SG + a.tap[t] * a.ST + c0 * a.SC + p * NR * a.SK, a.SC, a.SK,
-                   channels, columns, packed)
-        packed = packed + channels * NR
+        w = a.w + g * a.SG + a.tap[t] * a.ST + c0 * a.SC
+        c = 0
+        while c < channels:
+            for p in range(split * a.panels, min(panels, (split + 1) * a.panels)):
+                pack_panel(
+                    w + c * a.SC + p * NR * a.SK, a.SC, a.SK,
+                    min(rows, channels - c), min(<Py_ssize_t>NR, a.K - p * NR),
+                    a.packed + (((g * a.C + c0) * panels + p * channels) * a.T + t * channels + c)
+                    * NR)
+            c = c + rows
 
 
 cdef struct FoldArgs:
@@ -283,5 +304,5 @@ JOBS = {
     "fold": publish(<void*>fold, sizeof(FoldArgs), (
         "z* dx* N D H W C OD OH OW TD TH TW SD SH SW ED EH EW PD PH PW rows")),
     "pack": publish(<void*>pack, sizeof(PackArgs),
-                    "w* packed* tap* T C K ST SC SK SG channel_block"),
+                    "w* packed* tap* T C K ST SC SK SG channel_block panels"),
 }

@@ -1,5 +1,19 @@
 # Packing weights in panels of NR columns, the way the register tile reads them.
-from cycnn.kernels.simd cimport NR, VL, real, vf_load_part, vf_store, vf_zero
+from cycnn.kernels.simd cimport NR, VL, real, vf, vf_load_part, vf_store, vf_zero
+from cycnn.kernels.transpose cimport LANES, transpose
+
+
+cdef inline void pack_square(
+    const real* w, Py_ssize_t pitch, Py_ssize_t channels, Py_ssize_t columns, real* packed,
+) noexcept nogil:
+    """packed[c * NR + k] = w[k * pitch + c] for at most VL of each, 0 for columns not there."""
+    cdef vf[LANES] v
+    cdef Py_ssize_t i
+    for i in range(VL):
+        v[i] = vf_load_part(w + i * pitch, channels) if i < columns else vf_zero()
+    transpose(v)
+    for i in range(min(channels, <Py_ssize_t>VL)):
+        vf_store(packed + i * NR, v[i])
 
 
 cdef inline void pack_panel(
@@ -9,7 +23,7 @@ cdef inline void pack_panel(
     Py_ssize_t columns,         # how many of the NR there are
     real* packed,               # OUT  (channels, NR), columns that are not there are zero
 ) noexcept nogil:
-    cdef Py_ssize_t c, _c, k, first, last
+    cdef Py_ssize_t c, _c, k, first, line
     if SK == 1:
         for _c in range(channels):
             vf_store(packed, vf_load_part(w, columns))
@@ -19,15 +33,14 @@ cdef inline void pack_panel(
                 vf_store(packed + VL, vf_zero())
             w = w + SC
             packed = packed + NR
-    else:                               # transposed: read along c, which is contiguous, a line
-        first = 0                       # at a time, so that what is written to stays near
+    else:                               # transposed: a line of channels at a time
+        line = 64 // <Py_ssize_t>sizeof(real)
+        first = 0
         while first < channels:
-            last = min(channels, first + 64 // sizeof(real))
-            for k in range(NR):
-                if k < columns:
-                    for c in range(first, last):
-                        packed[c * NR + k] = w[k * SK + c]
-                else:
-                    for c in range(first, last):
-                        packed[c * NR + k] = 0
-            first = last
+            for k in range(2):
+                c = first
+                while c < min(channels, first + line):
+                    pack_square(w + k * VL * SK + c, SK, channels - c, columns - k * VL,
+                                packed + c * NR + k * VL)
+                    c = c + VL
+            first = first + line

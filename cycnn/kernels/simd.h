@@ -74,6 +74,14 @@ INLINE vf vf_shift_up(vf v) {
 INLINE vf vf_shift_down(vf v) {
     return AS_REALS(PICK(_mm512_srli_epi32, _mm512_srli_epi64)(AS_BITS(v), FRACTION));
 }
+INLINE vf vf_zip_low(vf a, vf b) {
+    return PICK(_mm512_permutex2var_ps(a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b),
+                _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b));
+}
+INLINE vf vf_zip_high(vf a, vf b) {
+    return PICK(_mm512_permutex2var_ps(a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b),
+                _mm512_permutex2var_pd(a, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b));
+}
 #define COMPARE(a, b, how) PICK(_mm512_cmp_ps_mask, _mm512_cmp_pd_mask)(a, b, how)
 INLINE vm vm_or(vm a, vm b) { return (vm)(a | b); }
 INLINE vf vf_select(vm m, vf a, vf b) { return PS(_mm512_mask_blend)(m, b, a); }
@@ -127,6 +135,9 @@ INLINE vf vf_shift_up(vf v) {
 INLINE vf vf_shift_down(vf v) {
     return AS_REALS(PICK(_mm256_srli_epi32, _mm256_srli_epi64)(AS_BITS(v), FRACTION));
 }
+#define HALVES(a, b, which) PS(_mm256_permute2f128)(PS(_mm256_unpacklo)(a, b), PS(_mm256_unpackhi)(a, b), which)
+INLINE vf vf_zip_low(vf a, vf b) { return HALVES(a, b, 0x20); }
+INLINE vf vf_zip_high(vf a, vf b) { return HALVES(a, b, 0x31); }
 #define COMPARE(a, b, how) PS(_mm256_cmp)(a, b, how)
 INLINE vm vm_or(vm a, vm b) { return PS(_mm256_or)(a, b); }
 INLINE vf vf_select(vm m, vf a, vf b) { return PS(_mm256_blendv)(b, a, m); }
@@ -166,6 +177,8 @@ INLINE vf vf_shift_up(vf v) {
 INLINE vf vf_shift_down(vf v) {
     return AS_REALS(PICK(_mm_srli_epi32, _mm_srli_epi64)(AS_BITS(v), FRACTION));
 }
+INLINE vf vf_zip_low(vf a, vf b) { return PS(_mm_unpacklo)(a, b); }
+INLINE vf vf_zip_high(vf a, vf b) { return PS(_mm_unpackhi)(a, b); }
 #elif defined(__aarch64__) && !defined(CYCNN_PORTABLE)
 #include <arm_neon.h>
 #define MR 12
@@ -200,6 +213,8 @@ INLINE vf vf_and(vf a, vf b) { return AS_REALS(NU(vandq)(AS_BITS(a), AS_BITS(b))
 INLINE vf vf_or(vf a, vf b) { return AS_REALS(NU(vorrq)(AS_BITS(a), AS_BITS(b))); }
 INLINE vf vf_shift_up(vf v) { return AS_REALS(NU(vshlq_n)(AS_BITS(v), FRACTION)); }
 INLINE vf vf_shift_down(vf v) { return AS_REALS(NU(vshrq_n)(AS_BITS(v), FRACTION)); }
+INLINE vf vf_zip_low(vf a, vf b) { return NQ(vzip1q)(a, b); }
+INLINE vf vf_zip_high(vf a, vf b) { return NQ(vzip2q)(a, b); }
 #else
 #include <math.h>
 #define MR 6
@@ -231,6 +246,8 @@ INLINE vf vf_and(vf a, vf b) { EACH(vf, as_real(as_bits(a.lane[i]) & as_bits(b.l
 INLINE vf vf_or(vf a, vf b) { EACH(vf, as_real(as_bits(a.lane[i]) | as_bits(b.lane[i]))); }
 INLINE vf vf_shift_up(vf v) { EACH(vf, as_real(as_bits(v.lane[i]) << FRACTION)); }
 INLINE vf vf_shift_down(vf v) { EACH(vf, as_real(as_bits(v.lane[i]) >> FRACTION)); }
+INLINE vf vf_zip_low(vf a, vf b) { EACH(vf, (i % 2 ? b : a).lane[i / 2]); }
+INLINE vf vf_zip_high(vf a, vf b) { EACH(vf, (i % 2 ? b : a).lane[(VL + i) / 2]); }
 #endif
 INLINE vf vf_zero(void) { return vf_set1(0); }
 INLINE vf vf_load_u8(const uint8_t *p) {

@@ -38,6 +38,8 @@ cdef extern from "simd.h" nogil:
     vm vm_or(vm a, vm b)
     vf vf_select(vm m, vf a, vf b)                          # m ? a : b
     vf vf_first(vf a, vf b, Py_ssize_t n)                   # the first n lanes of a, the rest of b
+    vf vf_zip_low(vf a, vf b)                               # a0, b0, a1, b1, ...
+    vf vf_zip_high(vf a, vf b)                              # ... and on, from the middle of both
     vf vf_and(vf a, vf b)                                   # bit by bit
     vf vf_or(vf a, vf b)
     vf vf_shift_up(vf v)                                    # each lane's bits, up by FRACTION

@@ -20,6 +20,7 @@ from cycnn.kernels.simd cimport (
     MR, NR, VL, publish, real, vf, vf_add, vf_load, vf_load_part, vf_store, vf_store_part, vf_zero,
 )
 from cycnn.kernels.tile cimport ACCUMULATE
+from cycnn.kernels.transpose cimport LANES, transpose
 from cycnn.kernels.window cimport (
     Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_in_place,
     windows_of,
@@ -280,7 +281,7 @@ cdef void sum_partials(const void* args, Py_ssize_t job, char* scratch) noexcept
 
 
 cdef enum:
-    SQUARE = 16                 # rows and columns turned at a time; a multiple of VL
+    SQUARE = 16                 # a line of partial or, in two halves, of vectors
 
 
 cdef struct SumTransposedArgs:
@@ -290,34 +291,27 @@ cdef struct SumTransposedArgs:
 
 
 cdef void sum_transposed(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """total[i, j] = sum over s of partial[s, j, i], s in order.  One job is SQUARE rows of total.
-
-    Vectors run along partial's rows, so a square of sums is written down and read the other way.
-    """
+    """total[i, j] = sum over s of partial[s, j, i], s in order.  One job is SQUARE rows of total."""
     cdef const SumTransposedArgs* a = <const SumTransposedArgs*>args
-    cdef Py_ssize_t first = job * SQUARE, rows = min(<Py_ssize_t>SQUARE, a.rows - first)
-    cdef Py_ssize_t i, j, _s, at = 0, columns
-    cdef real[SQUARE * SQUARE] square
+    cdef Py_ssize_t first = job * SQUARE, last = min(a.rows, first + SQUARE), i, j, k, _s, at = 0
     cdef const real* p
-    cdef real* q
-    cdef vf sum
+    cdef vf[LANES] sum
     while at < a.columns:
-        columns = min(<Py_ssize_t>SQUARE, a.columns - at)
-        for j in range(columns):
-            i = 0
-            while i < rows:
-                p = a.partial + (at + j) * a.rows + first + i
-                sum = vf_load_part(p, rows - i)
+        i = first
+        while i < last:
+            for j in range(min(<Py_ssize_t>VL, a.columns - at)):
+                p = a.partial + (at + j) * a.rows + i
+                sum[j] = vf_load_part(p, last - i)
                 for _s in range(1, a.count):
                     p = p + a.rows * a.columns
-                    sum = vf_add(sum, vf_load_part(p, rows - i))
-                vf_store(square + j * SQUARE + i, sum)
-                i = i + VL
-        for i in range(rows):
-            q = a.total + (first + i) * a.columns + at
-            for j in range(columns):
-                q[j] = square[j * SQUARE + i]
-        at = at + SQUARE
+                    sum[j] = vf_add(sum[j], vf_load_part(p, last - i))
+            for j in range(a.columns - at, VL):
+                sum[j] = vf_zero()
+            transpose(sum)
+            for k in range(min(<Py_ssize_t>VL, last - i)):
+                vf_store_part(a.total + (i + k) * a.columns + at, sum[k], a.columns - at)
+            i = i + VL
+        at = at + VL
 
 
 JOBS = {

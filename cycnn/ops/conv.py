@@ -41,6 +41,9 @@ __all__ = ["conv", "conv_backward_input", "conv_backward_weight", "conv_output_s
 
 ACTIVATIONS = {None: 0, "relu": 2}  # flags of kernels/tile.pxd
 
+# Panels of weights packed side by side: what they read of a row of w, where it lies along them, is
+# more than one cache line.
+PANELS_TOGETHER = 4
 FOLD_BYTES = 4 << 20  # of the product of a fold
 FOLD_ELEMENTS = 1 << 16  # of it that a job reads, about
 
@@ -98,14 +101,20 @@ def _sum(
     }  # fmt: skip
     for letter, axis, extent in zip("DHW", axes, result, strict=True):
         conv |= {f"Y{letter}": extent, f"U{letter}": axis.start, f"V{letter}": axis.stride}
+    channel_blocks = -(-group_c // block)
+    together = 1
+    if strides["SK"] == 1:
+        jobs = p.groups * channel_blocks * panels
+        together = max(1, min(PANELS_TOGETHER, jobs // blocking.MIN_JOBS))
     pack = {
         "tap": np.array(tap, np.int64), "T": taps, "C": group_c, "K": group_k,
-        "channel_block": block, "work": 2.0 * unit.itemsize * taps * group_c * filters, **strides,
+        "channel_block": block, "panels": together,
+        "work": 2.0 * unit.itemsize * taps * group_c * filters, **strides,
     }  # fmt: skip
-    channel_blocks = -(-group_c // block)
+    pack_jobs = p.groups * channel_blocks * -(-panels // together) if taps else 0
     return _Sum(
         unit.conv.bind(p.groups * blocks.number * splits, **conv),
-        unit.pack.bind(p.groups * channel_blocks * panels if taps else 0, **pack),
+        unit.pack.bind(pack_jobs, **pack),
         taps * channels * panels * unit.NR,
     )
 
