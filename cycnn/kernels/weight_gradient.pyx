@@ -291,7 +291,7 @@ cdef struct SumTransposedArgs:
 
 
 cdef void sum_transposed(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """total[i, j] = sum over s of partial[s, j, i], s in order.  One job is SQUARE rows of total."""
+    """total[i, j] = sum over s of partial[s, j, i], s in order.  One job: SQUARE rows of total."""
     cdef const SumTransposedArgs* a = <const SumTransposedArgs*>args
     cdef Py_ssize_t first = job * SQUARE, last = min(a.rows, first + SQUARE), i, j, k, _s, at = 0
     cdef const real* p
