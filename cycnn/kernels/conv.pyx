@@ -155,7 +155,7 @@ cdef void list_classes(
 
 
 cdef void clear(const Class* cls, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
-    """Write y = 0 for some kernels, as where the stride of an input gradient has left no taps."""
+    """Write y = 0 for some kernels, where the stride of an input gradient leaves no taps."""
     cdef Py_ssize_t i
     for i in range(cls.pixels):
         memset(cls.y[i] + begin, 0, (end - begin) * sizeof(real))
@@ -211,7 +211,7 @@ cdef struct PackArgs:
 
 
 cdef enum:
-    TOGETHER = 16               # rows of w, from which neighbouring panels are packed in turns
+    TURN = 16                   # rows of w that are packed for a panel before it is the next one's
 
 
 cdef void pack(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
@@ -222,7 +222,7 @@ cdef void pack(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     cdef Py_ssize_t g = job // (splits * blocks), split = job % splits
     cdef Py_ssize_t c0 = job // splits % blocks * a.channel_block
     cdef Py_ssize_t channels = min(a.channel_block, a.C - c0), t, p, c
-    cdef Py_ssize_t rows = <Py_ssize_t>TOGETHER if a.panels > 1 else channels
+    cdef Py_ssize_t rows = <Py_ssize_t>TURN if a.panels > 1 else channels
     cdef const real* w
     for t in range(a.T):
         w = a.w + g * a.SG + a.tap[t] * a.ST + c0 * a.SC

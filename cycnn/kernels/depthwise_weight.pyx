@@ -5,8 +5,8 @@
 
 Vectors run over channels; up to nine taps stay in registers while the sum walks over the pixels of
 neighbouring rows (depthwise_rows.pxd).  Where taps lie side by side in threes, a column of x is
-loaded once for three of them, and rows are cut in tiles: a tile of the row below finds what it
-shares with this one in the first-level cache, and the rest was fetched meanwhile.
+loaded once for three of them, and rows are cut in tiles, after each of which the sums are stored:
+the tile of the row below finds what both read in the first-level cache; the rest was fetched.
 """
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memset
@@ -142,7 +142,8 @@ cdef struct Part:
     Py_ssize_t C
     Py_ssize_t count
     bint left, right            # does the first lack its first tap, the last one its last
-    # How far away the row below reads: dy, the last row of x, and the one before, new at stride 2.
+    # How far away the row below reads dy, the last of its rows of x, and the one before that, which
+    # is new to it where rows are two apart.
     Py_ssize_t dy_below, x_below, x_before
 
 
@@ -242,7 +243,7 @@ cdef inline void correlate_threes(
 cdef inline void correlate_part(
     int stride, const Part* part, Py_ssize_t threes, Py_ssize_t begin, Py_ssize_t end, bint ahead,
 ) noexcept nogil:
-    """Do so for some channels; a vector in part is rare and needs no speed."""
+    """Do so for some channels; what a vector in part costs counts for little beside many others."""
     cdef Py_ssize_t c = begin, line = 64 // sizeof(real)
     cdef Part rest = part[0]
     cdef bint first
@@ -275,8 +276,8 @@ cdef inline void correlate_row(
     part.dy = a.dy + ((row.plane * v.OH + row.oh) * v.OW + begin) * v.C
     part.C = v.C
     part.count = end - begin
-    part.left = begin == 0 and run.edges & LEFT
-    part.right = end == v.OW and run.edges & RIGHT
+    part.left = begin == 0 and (run.edges & LEFT) != 0
+    part.right = end == v.OW and (run.edges & RIGHT) != 0
     part.dy_below = v.OW * v.C
     while t < row.taps:
         threes = min((row.taps - t) // 3, <Py_ssize_t>3)
@@ -349,8 +350,8 @@ cdef inline bint in_threes(const Window* v, const Row* row) noexcept nogil:
 cdef void depthwise_weight(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """One job is one chunk of all output rows.
 
-    Without threes, each vector of channels is summed over all neighbouring rows with the same taps
-    before it is stored.
+    Neighbouring rows whose taps lie in threes are cut in tiles.  Without threes, each vector of
+    channels is summed over all neighbouring rows with the same taps before it is stored.
     """
     cdef const DepthwiseWeightArgs* a = <const DepthwiseWeightArgs*>args
     cdef const Window* v = &a.window

@@ -17,7 +17,7 @@ cdef inline void pack_square(
 
 
 cdef inline void pack_panel(
-    const real* w,              # IN   element (c, k) at c * SC + k * SK
+    const real* w,              # IN   element (c, k) at c * SC + k * SK, one of which is 1
     Py_ssize_t SC, Py_ssize_t SK,
     Py_ssize_t channels,
     Py_ssize_t columns,         # how many of the NR there are

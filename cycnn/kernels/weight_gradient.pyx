@@ -281,7 +281,7 @@ cdef void sum_partials(const void* args, Py_ssize_t job, char* scratch) noexcept
 
 
 cdef enum:
-    SQUARE = 16                 # a line of partial or, in two halves, of vectors
+    TURNED = 16                 # rows of total in one job, as in ops/partials.py
 
 
 cdef struct SumTransposedArgs:
@@ -291,9 +291,9 @@ cdef struct SumTransposedArgs:
 
 
 cdef void sum_transposed(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """total[i, j] = sum over s of partial[s, j, i], s in order.  One job: SQUARE rows of total."""
+    """total[i, j] = sum over s of partial[s, j, i], s in order.  One job: TURNED rows of total."""
     cdef const SumTransposedArgs* a = <const SumTransposedArgs*>args
-    cdef Py_ssize_t first = job * SQUARE, last = min(a.rows, first + SQUARE), i, j, k, _s, at = 0
+    cdef Py_ssize_t first = job * TURNED, last = min(a.rows, first + TURNED), i, j, k, _s, at = 0
     cdef const real* p
     cdef vf[LANES] sum
     while at < a.columns:

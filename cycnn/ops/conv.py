@@ -41,8 +41,8 @@ __all__ = ["conv", "conv_backward_input", "conv_backward_weight", "conv_output_s
 
 ACTIVATIONS = {None: 0, "relu": 2}  # flags of kernels/tile.pxd
 
-# Panels of weights packed side by side: what they read of a row of w, where it lies along them, is
-# more than one cache line.
+# Where the rows of w lie along the kernels, this many neighbouring panels are packed by one job,
+# which then reads several cache lines of each row (fewer where that would leave few jobs).
 PANELS_TOGETHER = 4
 FOLD_BYTES = 4 << 20  # of the product of a fold
 FOLD_ELEMENTS = 1 << 16  # of it that a job reads, about

@@ -127,7 +127,7 @@ def _weight_gradient(p: Problem) -> tuple[Bound, int]:
     slots = _window(p, axes, -(-rows // chunks))
     lines = -(-p.filters * kernels(p.dtype).itemsize // 64)
     width = 64 * -(-lines // -(-lines // TILE_LINES))
-    rows_of_x = p.kernel[0] * p.kernel[1] + p.stride[1]
+    rows_of_x = p.kernel[0] * (p.kernel[1] + p.stride[1])
     columns = max(TILE_BYTES // (width * (rows_of_x * p.stride[2] + 2)), MIN_COLUMNS)
     kernel: Kernel = kernels(p.dtype).depthwise_weight
     channels = width // kernels(p.dtype).itemsize

@@ -8,7 +8,7 @@ from typing import Any
 from cycnn._check import Array
 from cycnn.engine import Bound, Plan, kernels
 
-_SQUARE = 16  # rows of a job of sum_transposed
+_TURNED = 16  # rows of a job of sum_transposed, as in kernels/weight_gradient.pyx
 
 
 def add_partials(plan: Plan, partial: Array, total: Array, *, transposed: bool = False) -> None:
@@ -29,7 +29,7 @@ def _sum(count: int, size: int, dtype: Any, matrix: tuple[int, int] | None) -> B
         kernel, jobs, slots = unit.sum_partials, -(-size // block), {"size": size, "block": block}
     else:
         rows, columns = matrix
-        kernel, jobs = unit.sum_transposed, -(-rows // _SQUARE)
+        kernel, jobs = unit.sum_transposed, -(-rows // _TURNED)
         slots = {"rows": rows, "columns": columns}
     bound: Bound = kernel.bind(jobs, work=work, count=count, **slots)
     return bound
