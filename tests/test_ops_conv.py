@@ -53,6 +53,7 @@ SHAPES = [  # sizes that miss the vector widths (4, 8, 16) and the channel block
     case((2, 8, 9, 6), 3, 18, stride=2, padding="same"),
     case((2, 6, 6, 6), 1, 18, stride=2, padding=1, padding_mode="replicate"),
     case((1, 5, 5, 4), 1, 1400, stride=2),
+    case((3, 1, 1, 20), 1, 4200),  # several panels of weights packed together, whatever their width
     case((1, 3, 31, 16), 3, 16, padding="same"),
     case((2, 20, 3, 8), (1, 3), 48, padding="same"),
     case((2, 3, 20, 8), (3, 1), 12, padding="same"),

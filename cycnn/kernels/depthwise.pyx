@@ -9,9 +9,11 @@ usual stride of two.  A multiplier repeats channels before, or adds them up afte
 """
 from libc.stdint cimport int64_t
 
-from cycnn.kernels.depthwise_rows cimport LEFT, RIGHT, Inside, Row, Run, list_rows, load, rows_ahead
+from cycnn.kernels.depthwise_rows cimport (
+    LEFT, RIGHT, Inside, Row, Run, list_rows, load, rows_ahead, store,
+)
 from cycnn.kernels.simd cimport (
-    VL, prefetch, publish, real, vf, vf_fma, vf_max, vf_store, vf_store_part, vf_zero,
+    VL, prefetch, publish, real, vf, vf_fma, vf_max, vf_zero,
 )
 from cycnn.kernels.tile cimport RELU
 from cycnn.kernels.window cimport Window
@@ -43,10 +45,7 @@ cdef inline void put(
     """Store activation(sum)."""
     if flags & RELU:
         sum = vf_max(vf_zero(), sum)
-    if whole:
-        vf_store(y, sum)
-    else:
-        vf_store_part(y, sum, columns)
+    store(y, sum, whole, columns)
 
 
 cdef struct Sums:

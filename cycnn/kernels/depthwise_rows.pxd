@@ -7,7 +7,7 @@
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from cycnn.kernels.simd cimport VL, real, vf, vf_load, vf_load_part
+from cycnn.kernels.simd cimport VL, real, vf, vf_load, vf_load_part, vf_store, vf_store_part
 from cycnn.kernels.window cimport Window
 
 
@@ -122,3 +122,10 @@ cdef inline Py_ssize_t rows_ahead(const Window* v, const Row* row) noexcept nogi
 
 cdef inline vf load(const real* p, bint whole, Py_ssize_t columns) noexcept nogil:
     return vf_load(p) if whole else vf_load_part(p, columns)
+
+
+cdef inline void store(real* y, vf x, bint whole, Py_ssize_t columns) noexcept nogil:
+    if whole:
+        vf_store(y, x)
+    else:
+        vf_store_part(y, x, columns)

@@ -12,11 +12,10 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memset
 
 from cycnn.kernels.depthwise_rows cimport (
-    LEFT, RIGHT, Inside, Row, Run, list_rows, load, rows_ahead,
+    LEFT, RIGHT, Inside, Row, Run, list_rows, load, rows_ahead, store,
 )
 from cycnn.kernels.simd cimport (
-    VL, prefetch, publish, real, vf, vf_add, vf_fma, vf_load_part, vf_store, vf_store_part,
-    vf_zero,
+    VL, prefetch, publish, real, vf, vf_add, vf_fma, vf_load_part, vf_store_part, vf_zero,
 )
 from cycnn.kernels.window cimport Window
 
@@ -119,13 +118,6 @@ cdef inline void correlate(
         add_to(dweight + tap[7] * C + c, a7, columns)
     if taps > 8:
         add_to(dweight + tap[8] * C + c, a8, columns)
-
-
-cdef inline void store(real* y, vf x, bint whole, Py_ssize_t columns) noexcept nogil:
-    if whole:
-        vf_store(y, x)
-    else:
-        vf_store_part(y, x, columns)
 
 
 cdef struct Three:
