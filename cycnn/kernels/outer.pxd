@@ -1,6 +1,6 @@
 # The register tiles of a weight gradient: MR rows x NR columns, summed over pixels in registers.
 #
-#     dw[i, j] += sum over pixels p of x_p[shift + i] * dy[p, j]
+#     dw[i, j] += sum over pixels p of x[offset[p] + i] * dy[p, j]
 #
 # As in tile.pxd, each accumulator is a local variable with a name, and `rows` and `wide` are
 # constants at each call.  Memory is asked for what comes next a little at a time, before each strip
@@ -69,9 +69,9 @@ cdef inline void fetch(Ahead* ahead) noexcept nogil:
 
 cdef inline void accumulate_outer(
     int rows, bint wide,
-    real** x,                   # IN   one pointer per pixel
+    const real* x,              # IN   the first row of the first pixel
+    const Py_ssize_t* offset,   # IN   where each pixel begins, from the first
     Py_ssize_t pixels,
-    Py_ssize_t shift,           # the first row's element in each x
     const real* dy,             # IN   at least NR columns for each pixel
     Py_ssize_t step,            # from one pixel of dy to the next
     Ahead* ahead,               # two
@@ -80,7 +80,7 @@ cdef inline void accumulate_outer(
     Py_ssize_t columns,
     Py_ssize_t flags,
 ) noexcept nogil:
-    """dw[i, j] += sum over pixels p of x_p[shift + i] * dy[p, j]: the tile of a weight gradient."""
+    """dw[i, j] += sum over pixels p of x[offset[p] + i] * dy[p, j]: a tile of a weight gradient."""
     cdef vf a0 = vf_zero(), a1 = vf_zero(), a2 = vf_zero(), a3 = vf_zero()
     cdef vf a4 = vf_zero(), a5 = vf_zero(), a6 = vf_zero(), a7 = vf_zero()
     cdef vf a8 = vf_zero(), a9 = vf_zero(), aa = vf_zero(), ab = vf_zero()
@@ -142,7 +142,7 @@ cdef inline void accumulate_outer(
         fetch(ahead)
         fetch(ahead + 1)
         while p < end:
-            q = x[p] + shift
+            q = x + offset[p]
             da = vf_load(dy)
             if wide:
                 db = vf_load(dy + VL)
@@ -260,7 +260,7 @@ cdef inline void accumulate_outer(
 
 cdef inline void accumulate_pairs(
     int rows, bint wide,        # at most MR // 2 rows
-    real** x, Py_ssize_t pixels, Py_ssize_t shift,
+    const real* x, const Py_ssize_t* offset, Py_ssize_t pixels,
     const real* dy,             # IN   after an odd number of pixels, NR zeros
     Py_ssize_t step, Ahead* ahead, real** dw, Py_ssize_t column, Py_ssize_t columns,
     Py_ssize_t flags,
@@ -309,7 +309,7 @@ cdef inline void accumulate_pairs(
         fetch(ahead)
         fetch(ahead + 1)
         while p < end:
-            q = x[p] + shift
+            q = x + offset[p]
             da = vf_load(dy)
             if wide:
                 db = vf_load(dy + VL)
@@ -345,7 +345,7 @@ cdef inline void accumulate_pairs(
             dy = dy + step
             q = dy                          # the zeros, where the last pixel is alone
             if p + 1 < pixels:
-                q = x[p + 1] + shift
+                q = x + offset[p + 1]
             da = vf_load(dy)
             if wide:
                 db = vf_load(dy + VL)

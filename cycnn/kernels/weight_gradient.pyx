@@ -41,18 +41,14 @@ cdef struct WeightGradientArgs:
     Py_ssize_t at_rows, at_dy, at_spare, at_slab        # bytes into scratch
 
 
-cdef Py_ssize_t list_pixels(const Block* b, const Windows* at, real** x) noexcept nogil:
-    """Write where the window of each pixel of the block begins; return how many there are."""
-    cdef Py_ssize_t i, ow, _row, count = 0
-    cdef real* p
+cdef void list_pixels(const Block* b, const Windows* at, Py_ssize_t* offset) noexcept nogil:
+    """Write where the window of each pixel of the block begins, from that of the first."""
+    cdef Py_ssize_t i, oh, ow, count = 0
     for i in range(b.planes):
-        p = at.origin + i * at.plane_step
-        for _row in range(b.rows):
+        for oh in range(b.rows):
             for ow in range(b.columns):
-                x[count] = p + ow * at.step
+                offset[count] = i * at.plane_step + oh * at.row_step + ow * at.step
                 count = count + 1
-            p = p + at.row_step
-    return count
 
 
 cdef void pack_dy(
@@ -102,27 +98,27 @@ cdef void sum_columns(
 
 
 cdef inline void tile(
-    bint wide, real** x, Py_ssize_t pixels, Py_ssize_t shift, Py_ssize_t rows,
+    bint wide, const real* x, const Py_ssize_t* offset, Py_ssize_t pixels, Py_ssize_t rows,
     const real* dy, Py_ssize_t step, Ahead* ahead,
     real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
 ) noexcept nogil:
     """Add the products of at most MR rows, in the lowest tile that holds them."""
     if rows > 2 * (MR // 3):
         accumulate_outer(
-            MR, wide, x, pixels, shift, dy, step, ahead, dw, column, columns, flags)
+            MR, wide, x, offset, pixels, dy, step, ahead, dw, column, columns, flags)
     elif rows > MR // 2:
         accumulate_outer(
-            2 * (MR // 3), wide, x, pixels, shift, dy, step, ahead, dw, column, columns, flags)
+            2 * (MR // 3), wide, x, offset, pixels, dy, step, ahead, dw, column, columns, flags)
     elif rows > MR // 3:
         accumulate_pairs(
-            MR // 2, wide, x, pixels, shift, dy, step, ahead, dw, column, columns, flags)
+            MR // 2, wide, x, offset, pixels, dy, step, ahead, dw, column, columns, flags)
     else:
         accumulate_pairs(
-            MR // 3, wide, x, pixels, shift, dy, step, ahead, dw, column, columns, flags)
+            MR // 3, wide, x, offset, pixels, dy, step, ahead, dw, column, columns, flags)
 
 
 cdef void tiles(
-    real** x, Py_ssize_t pixels, Py_ssize_t shift, Py_ssize_t rows,
+    const real* x, const Py_ssize_t* offset, Py_ssize_t pixels, Py_ssize_t rows,
     const real* dy, Py_ssize_t step, Ahead* ahead,
     real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
 ) noexcept nogil:
@@ -130,10 +126,10 @@ cdef void tiles(
     cdef Py_ssize_t i = 0
     while i < rows:
         if columns > VL:
-            tile(True, x, pixels, shift + i, rows - i, dy, step, ahead,
+            tile(True, x + i, offset, pixels, rows - i, dy, step, ahead,
                  dw + i, column, columns, flags)
         else:
-            tile(False, x, pixels, shift + i, rows - i, dy, step, ahead,
+            tile(False, x + i, offset, pixels, rows - i, dy, step, ahead,
                  dw + i, column, columns, flags)
         i = i + MR
 
@@ -201,18 +197,19 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
     cdef Py_ssize_t c = cb * a.channel_block, channels = min(a.channel_block, C - c)
     cdef Py_ssize_t merged = v.TW if rows_merge(v) else 1
     cdef Py_ssize_t first = split * a.panels, last = min(all_panels, first + a.panels)
-    cdef Py_ssize_t t, p, pixels, columns, flags, strips
+    cdef Py_ssize_t t, p, pixels, columns, flags, strips, shift
     cdef Ahead[2] ahead         # of the next block, dy and x
     cdef const real* dy
     cdef const real* panel
     cdef Py_ssize_t step
-    cdef real** x = <real**>scratch
+    cdef Py_ssize_t* offset = <Py_ssize_t*>scratch
     cdef real** rows = <real**>(scratch + a.at_rows)
     cdef real** r
     cdef real* packed = <real*>(scratch + a.at_dy)
     cdef real* slab = <real*>(scratch + a.at_slab)
-    cdef Block b
+    cdef Block b, listed
     cdef Windows at
+    listed.planes = listed.rows = listed.columns = 0
     r = rows
     t = 0
     while t < T:
@@ -226,7 +223,11 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
         if v.copy:
             fill_slab(v, &b, g * C + c, slab)
         at = windows_of(v, &b, g * C + c, slab)
-        pixels = list_pixels(&b, &at, x)
+        # Windows lie alike in blocks of one shape.
+        if b.planes != listed.planes or b.rows != listed.rows or b.columns != listed.columns:
+            list_pixels(&b, &at, offset)
+            listed = b
+        pixels = b.planes * b.rows * b.columns
         if a.dbias != NULL and a.swapped and split == 0:
             sum_columns(at.origin, at.row_step, pixels, channels, flags == 0,
                         a.dbias + chunk * v.C + g * C + c)
@@ -252,8 +253,9 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
             r = rows
             t = 0
             while t < T:
-                tiles(x, pixels, tap_at(v, &b, t // (v.TH * v.TW), t // v.TW % v.TH, t % v.TW),
-                      merged * channels, panel, step, ahead, r, p * NR, columns, flags)
+                shift = tap_at(v, &b, t // (v.TH * v.TW), t // v.TW % v.TH, t % v.TW)
+                tiles(at.origin + shift, offset, pixels, merged * channels, panel, step, ahead,
+                      r, p * NR, columns, flags)
                 r = r + (merged * channels + MR - 1) // MR * MR
                 t = t + merged
         flags = ACCUMULATE

@@ -110,28 +110,28 @@ cdef void transform_panel(
 
 
 cdef inline void accumulate_rows(
-    int rows, bint wide, real** x, Py_ssize_t count, Py_ssize_t shift, const real* g, real** sum,
-    Py_ssize_t column, Py_ssize_t flags,
+    int rows, bint wide, const real* x, const Py_ssize_t* offset, Py_ssize_t count, const real* g,
+    real** sum, Py_ssize_t column, Py_ssize_t flags,
 ) noexcept nogil:
     cdef Ahead[2] none          # x and g are in the cache
     none[0].times = none[1].times = 0
-    accumulate_outer(rows, wide, x, count, shift, g, NR, none, sum, column, NR if wide else VL,
+    accumulate_outer(rows, wide, x, offset, count, g, NR, none, sum, column, NR if wide else VL,
                      flags)
 
 
 cdef inline void accumulate_panel(
-    bint wide, real** x, Py_ssize_t count, Py_ssize_t shift, Py_ssize_t rows, const real* g,
-    real** sum, Py_ssize_t column, Py_ssize_t flags,
+    bint wide, const real* x, const Py_ssize_t* offset, Py_ssize_t count, Py_ssize_t rows,
+    const real* g, real** sum, Py_ssize_t column, Py_ssize_t flags,
 ) noexcept nogil:
-    """sum[i][column + j] (+)= sum over t of x[t][shift + i] * g[t, j], for `rows` rows i."""
+    """sum[i][column + j] (+)= sum over t of x[offset[t] + i] * g[t, j], for `rows` rows i."""
     cdef Py_ssize_t i = 0
     while i < rows:
         if rows - i > 2 * (MR // 3):
-            accumulate_rows(MR, wide, x, count, shift + i, g, sum + i, column, flags)
+            accumulate_rows(MR, wide, x + i, offset, count, g, sum + i, column, flags)
         elif rows - i > MR // 3:
-            accumulate_rows(2 * (MR // 3), wide, x, count, shift + i, g, sum + i, column, flags)
+            accumulate_rows(2 * (MR // 3), wide, x + i, offset, count, g, sum + i, column, flags)
         else:
-            accumulate_rows(MR // 3, wide, x, count, shift + i, g, sum + i, column, flags)
+            accumulate_rows(MR // 3, wide, x + i, offset, count, g, sum + i, column, flags)
         i = i + MR
 
 
@@ -180,7 +180,7 @@ cdef void winograd_gradient(const void* args, Py_ssize_t job, char* scratch) noe
     cdef Py_ssize_t chunk = job // (v.TD * blocks), taps = 3 if v.EH == 1 else 9
     cdef Py_ssize_t t = chunk * a.number // a.chunks, end = (chunk + 1) * a.number // a.chunks
     cdef Py_ssize_t i, p, e, column, count, flags = 0
-    cdef real** x = <real**>scratch
+    cdef Py_ssize_t* offset = <Py_ssize_t*>scratch      # of each tile in V
     cdef real** sum = <real**>(scratch + a.at_sum)
     cdef const real** dy = <const real**>(scratch + a.at_dy)
     cdef real* V = <real*>(scratch + a.at_v)
@@ -197,7 +197,7 @@ cdef void winograd_gradient(const void* args, Py_ssize_t job, char* scratch) noe
         for i in range(a.K):
             dbias[i] = 0
     for i in range(a.block):
-        x[i] = V + i * v.pitch
+        offset[i] = i * v.pitch
     for i in range((part.channels + MR - 1) // MR * MR):
         sum[i] = accumulator + i * NR
     while t < end:
@@ -209,10 +209,10 @@ cdef void winograd_gradient(const void* args, Py_ssize_t job, char* scratch) noe
             for e in range(v.EH * v.EW):
                 column = p * a.sum_panel + e * a.sum_element
                 if a.K - p * NR > VL:
-                    accumulate_panel(True, x, count, e * v.element, part.channels,
+                    accumulate_panel(True, V + e * v.element, offset, count, part.channels,
                                      g + e * a.g_element, sum, column, flags)
                 else:
-                    accumulate_panel(False, x, count, e * v.element, part.channels,
+                    accumulate_panel(False, V + e * v.element, offset, count, part.channels,
                                      g + e * a.g_element, sum, column, flags)
         flags = ACCUMULATE
         t = t + count
