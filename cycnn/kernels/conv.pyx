@@ -18,11 +18,13 @@ that have the same taps inside the image, and only these taps are computed.
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from cycnn.kernels.ahead cimport Ahead, look_ahead
 from cycnn.kernels.packing cimport pack_panel
 from cycnn.kernels.simd cimport MR, NR, publish, real
-from cycnn.kernels.tile cimport ACCUMULATE, multiply_rows
+from cycnn.kernels.tile cimport ACCUMULATE, STEPS, multiply_rows
 from cycnn.kernels.window cimport (
-    Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_of,
+    Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_in_place,
+    windows_of,
 )
 
 WINDOW_SLOTS = (
@@ -50,6 +52,10 @@ cdef struct ConvArgs:
     const int64_t* class_taps       # IN   (...,) taps th * TW + tw, class by class
     const int64_t* class_tap_start  # IN   (classes + 1,) into class_taps
     Py_ssize_t at_y, at_classes, at_taps, at_bias, at_spare, at_slab    # bytes into scratch
+
+
+cdef enum:
+    LONG = 1024                 # bytes of a row of x: from here on it is fetched ahead
 
 
 cdef struct Class:
@@ -161,6 +167,27 @@ cdef void clear(const Class* cls, Py_ssize_t begin, Py_ssize_t end) noexcept nog
         memset(cls.y[i] + begin, 0, (end - begin) * sizeof(real))
 
 
+cdef Ahead next_block(
+    const ConvArgs* a, Py_ssize_t index, Py_ssize_t channel, Py_ssize_t channels,
+    Py_ssize_t times,
+) noexcept nogil:
+    """Return what block `index`, if there is one, reads of x where it lies.
+
+    A tile reads its rows side by side.  Short ones are one stream, which the processor foresees;
+    long ones begin anew with each tile.
+    """
+    cdef Block b = block_at(&a.window, min(index, a.blocks - 1))
+    cdef Windows at = windows_in_place(&a.window, &b, channel)
+    cdef Py_ssize_t pixels = b.planes * b.rows * b.columns
+    cdef Ahead ahead
+    if index == a.blocks or a.window.copy or channels * sizeof(real) < LONG:
+        pixels = 0
+    ahead = look_ahead(at.origin, at.step, channels, pixels, max(times, 1))
+    ahead.columns = b.columns
+    ahead.jump = at.row_step - b.columns * at.step
+    return ahead
+
+
 cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """One job is one block of pixels, `panels` panels of kernels, one group."""
     cdef const ConvArgs* a = <const ConvArgs*>args
@@ -169,21 +196,26 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     cdef Py_ssize_t C = v.C // a.groups, K = a.K // a.groups, panels = (K + NR - 1) // NR
     cdef Py_ssize_t splits = (panels + a.panels - 1) // a.panels
     cdef Py_ssize_t g = job // (splits * a.blocks), split = job // a.blocks % splits
+    cdef Py_ssize_t first = split * a.panels, last = min(panels, first + a.panels)
     cdef Block b = block_at(v, job % a.blocks)
     cdef const Class* table = <Class*>(scratch + a.at_classes)
     cdef real* bias_panel = <real*>(scratch + a.at_bias)
     cdef const real* bias
     cdef const real* w
-    cdef Py_ssize_t c = 0, p, cls, i, flags, columns
+    cdef Py_ssize_t c = 0, p, cls, i, flags, columns, times
+    cdef Ahead ahead
     while c < C:
         set_channels(v, &b, min(a.channel_block, C - c))
         if v.copy:
             fill_slab(v, &b, g * C + c, <real*>(scratch + a.at_slab))
         list_classes(a, &b, g, g * C + c, scratch)
         if taps == 0:
-            clear(table, split * a.panels * NR, min(K, (split + 1) * a.panels * NR))
+            clear(table, first * NR, min(K, last * NR))
             return
-        for p in range(split * a.panels, min(panels, (split + 1) * a.panels)):
+        times = ((table.pixels + MR - 1) // MR * table.runs * ((table.run + STEPS - 1) // STEPS)
+                 * (last - first))
+        ahead = next_block(a, job % a.blocks + 1, g * C + c, b.channels, times)
+        for p in range(first, last):
             w = a.w + (g * C + c) * taps * panels * NR + p * taps * b.channels * NR
             columns = min(<Py_ssize_t>NR, K - p * NR)
             flags = ACCUMULATE if c > 0 else 0
@@ -196,7 +228,8 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
                     bias = bias_panel
             for cls in range(max(a.classes, <Py_ssize_t>1)):
                 multiply_rows(table[cls].x, table[cls].y, table[cls].pixels, table[cls].taps,
-                              table[cls].runs, table[cls].run, w, p * NR, columns, bias, flags)
+                              table[cls].runs, table[cls].run, w, p * NR, columns, bias, flags,
+                              &ahead)
         c = c + b.channels
 
 

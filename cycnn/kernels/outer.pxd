@@ -3,68 +3,14 @@
 #     dw[i, j] += sum over pixels p of x[offset[p] + i] * dy[p, j]
 #
 # As in tile.pxd, each accumulator is a local variable with a name, and `rows` and `wide` are
-# constants at each call.  Memory is asked for what comes next a little at a time, before each strip
-# of pixels: asked for all at once, it keeps the tile waiting.
-from cycnn.kernels.simd cimport (
-    MR, NR, VL, prefetch, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_zero,
-)
+# constants at each call.  What comes next is fetched before each strip of pixels.
+from cycnn.kernels.ahead cimport Ahead, fetch
+from cycnn.kernels.simd cimport MR, NR, VL, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_zero
 from cycnn.kernels.tile cimport ACCUMULATE, finish, start
 
 
 cdef enum:
     STRIP = 16                  # pixels
-
-
-cdef struct Ahead:
-    # Lines of pixels that will be read next, to be brought into the cache.
-    const real* pixel           # of the next line
-    Py_ssize_t step             # from one pixel to the next
-    Py_ssize_t width            # elements of a pixel
-    Py_ssize_t columns          # pixels of a row
-    Py_ssize_t jump             # from the end of a row to the next
-    Py_ssize_t column           # of the next line
-    Py_ssize_t at               # where the next line begins among them
-    Py_ssize_t share            # lines to be fetched at a time
-    Py_ssize_t times            # still to come
-
-
-cdef inline Ahead look_ahead(
-    const real* pixel, Py_ssize_t step, Py_ssize_t width, Py_ssize_t pixels, Py_ssize_t times,
-) noexcept nogil:
-    """Return the lines of `pixels` pixels in a row, to be fetched in `times` equal shares."""
-    cdef Ahead ahead
-    cdef Py_ssize_t lines = (width * sizeof(real) + 63) // 64 * pixels
-    ahead.pixel = pixel
-    ahead.step = step
-    ahead.width = width
-    ahead.columns = pixels
-    ahead.jump = 0
-    ahead.column = 0
-    ahead.at = 0
-    ahead.share = (lines + times - 1) // times
-    ahead.times = (lines + ahead.share - 1) // ahead.share if lines > 0 else 0
-    return ahead
-
-
-cdef inline void fetch(Ahead* ahead) noexcept nogil:
-    """Fetch one share.  (No min here: it would put these integers into vector registers.)"""
-    cdef const real* pixel = ahead.pixel
-    cdef Py_ssize_t at = ahead.at, column = ahead.column, _line
-    if ahead.times > 0:
-        for _line in range(ahead.share):
-            prefetch(pixel + at)
-            at = at + 64 // sizeof(real)
-            if at >= ahead.width:
-                at = 0
-                pixel = pixel + ahead.step
-                column = column + 1
-                if column == ahead.columns:
-                    column = 0
-                    pixel = pixel + ahead.jump
-        ahead.pixel = pixel
-        ahead.at = at
-        ahead.column = column
-        ahead.times = ahead.times - 1
 
 
 cdef inline void accumulate_outer(
@@ -279,7 +225,8 @@ cdef inline void accumulate_pairs(
     cdef vf d0 = vf_zero(), d1 = vf_zero(), d2 = vf_zero()
     cdef vf d3 = vf_zero(), d4 = vf_zero(), d5 = vf_zero()
     cdef vf s, da, db = vf_zero()
-    cdef Py_ssize_t p = 0, end = (pixels - 1) % STRIP + 1
+    cdef const Py_ssize_t* last = offset + pixels
+    cdef const Py_ssize_t* end = offset + (pixels - 1) % STRIP + 1
     cdef const real* q
     if flags & ACCUMULATE:
         a0 = start(dw[0] + column, columns, flags)
@@ -305,11 +252,11 @@ cdef inline void accumulate_pairs(
             a5 = start(dw[5] + column, columns, flags)
             if wide:
                 b5 = start(dw[5] + column + VL, columns - VL, flags)
-    while p < pixels:
+    while offset < last:
         fetch(ahead)
         fetch(ahead + 1)
-        while p < end:
-            q = x + offset[p]
+        while offset < end:
+            q = x + offset[0]
             da = vf_load(dy)
             if wide:
                 db = vf_load(dy + VL)
@@ -344,8 +291,8 @@ cdef inline void accumulate_pairs(
                     b5 = vf_fma(s, db, b5)
             dy = dy + step
             q = dy                          # the zeros, where the last pixel is alone
-            if p + 1 < pixels:
-                q = x + offset[p + 1]
+            if offset + 1 < last:
+                q = x + offset[1]
             da = vf_load(dy)
             if wide:
                 db = vf_load(dy + VL)
@@ -379,7 +326,7 @@ cdef inline void accumulate_pairs(
                 if wide:
                     d5 = vf_fma(s, db, d5)
             dy = dy + step
-            p = p + 2
+            offset = offset + 2
         end = end + STRIP
     da = vf_zero()
     finish(dw[0] + column, vf_add(a0, c0), da, columns, 0)

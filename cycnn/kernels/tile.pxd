@@ -12,6 +12,7 @@
 # each call: the compiler drops the rows and columns that are not there.
 from libc.stdint cimport int64_t
 
+from cycnn.kernels.ahead cimport Ahead, fetch
 from cycnn.kernels.simd cimport (
     MR, NR, VL, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_load_part, vf_max,
     vf_store, vf_store_part, vf_zero,
@@ -19,6 +20,7 @@ from cycnn.kernels.simd cimport (
 
 
 cdef enum:
+    STEPS = 32              # of k in a row, before more memory is asked for
     # What the tile does with y beyond storing; a sum of these.
     ACCUMULATE = 1          # start from what y holds
     RELU = 2                # y = max(y, 0) after the bias
@@ -59,6 +61,7 @@ cdef inline void multiply(
     Py_ssize_t columns,         # how many of the NR there are
     const real* bias,           # IN   (NR,) for the last sum over k, else NULL
     Py_ssize_t flags,
+    Ahead* ahead,               # fetched meanwhile, or NULL
 ) noexcept nogil:
     # Rows are reached from the first one, which moves: a pointer each and a counter would not fit
     # the sixteen integer registers.
@@ -84,6 +87,7 @@ cdef inline void multiply(
     cdef const real* p
     cdef const real* q
     cdef const real* end
+    cdef const real* stop
     if flags & ACCUMULATE:
         a0 = start(y[0] + column, columns, flags)
         if wide:
@@ -136,71 +140,78 @@ cdef inline void multiply(
         q = x[0] + taps[2 * t]
         end = q + run
         p = w + taps[2 * t + 1]
-        while q != end:
-            wa = vf_load(p)
-            if wide:
-                wb = vf_load(p + VL)
-            p = p + NR
-            s = vf_bcast(q)
-            a0 = vf_fma(s, wa, a0)
-            if wide:
-                b0 = vf_fma(s, wb, b0)
-            if rows > 1:
-                s = vf_bcast(q + d1)
-                a1 = vf_fma(s, wa, a1)
+        stop = end
+        while True:
+            if ahead != NULL:
+                fetch(ahead)
+                stop = q + STEPS if end - q > STEPS else end
+            while q != stop:
+                wa = vf_load(p)
                 if wide:
-                    b1 = vf_fma(s, wb, b1)
-            if rows > 2:
-                s = vf_bcast(q + d2)
-                a2 = vf_fma(s, wa, a2)
+                    wb = vf_load(p + VL)
+                p = p + NR
+                s = vf_bcast(q)
+                a0 = vf_fma(s, wa, a0)
                 if wide:
-                    b2 = vf_fma(s, wb, b2)
-            if rows > 3:
-                s = vf_bcast(q + d3)
-                a3 = vf_fma(s, wa, a3)
-                if wide:
-                    b3 = vf_fma(s, wb, b3)
-            if rows > 4:
-                s = vf_bcast(q + d4)
-                a4 = vf_fma(s, wa, a4)
-                if wide:
-                    b4 = vf_fma(s, wb, b4)
-            if rows > 5:
-                s = vf_bcast(q + d5)
-                a5 = vf_fma(s, wa, a5)
-                if wide:
-                    b5 = vf_fma(s, wb, b5)
-            if rows > 6:
-                s = vf_bcast(q + d6)
-                a6 = vf_fma(s, wa, a6)
-                if wide:
-                    b6 = vf_fma(s, wb, b6)
-            if rows > 7:
-                s = vf_bcast(q + d7)
-                a7 = vf_fma(s, wa, a7)
-                if wide:
-                    b7 = vf_fma(s, wb, b7)
-            if rows > 8:
-                s = vf_bcast(q + d8)
-                a8 = vf_fma(s, wa, a8)
-                if wide:
-                    b8 = vf_fma(s, wb, b8)
-            if rows > 9:
-                s = vf_bcast(q + d9)
-                a9 = vf_fma(s, wa, a9)
-                if wide:
-                    b9 = vf_fma(s, wb, b9)
-            if rows > 10:
-                s = vf_bcast(q + da)
-                aa = vf_fma(s, wa, aa)
-                if wide:
-                    ba = vf_fma(s, wb, ba)
-            if rows > 11:
-                s = vf_bcast(q + db)
-                ab = vf_fma(s, wa, ab)
-                if wide:
-                    bb = vf_fma(s, wb, bb)
-            q = q + 1
+                    b0 = vf_fma(s, wb, b0)
+                if rows > 1:
+                    s = vf_bcast(q + d1)
+                    a1 = vf_fma(s, wa, a1)
+                    if wide:
+                        b1 = vf_fma(s, wb, b1)
+                if rows > 2:
+                    s = vf_bcast(q + d2)
+                    a2 = vf_fma(s, wa, a2)
+                    if wide:
+                        b2 = vf_fma(s, wb, b2)
+                if rows > 3:
+                    s = vf_bcast(q + d3)
+                    a3 = vf_fma(s, wa, a3)
+                    if wide:
+                        b3 = vf_fma(s, wb, b3)
+                if rows > 4:
+                    s = vf_bcast(q + d4)
+                    a4 = vf_fma(s, wa, a4)
+                    if wide:
+                        b4 = vf_fma(s, wb, b4)
+                if rows > 5:
+                    s = vf_bcast(q + d5)
+                    a5 = vf_fma(s, wa, a5)
+                    if wide:
+                        b5 = vf_fma(s, wb, b5)
+                if rows > 6:
+                    s = vf_bcast(q + d6)
+                    a6 = vf_fma(s, wa, a6)
+                    if wide:
+                        b6 = vf_fma(s, wb, b6)
+                if rows > 7:
+                    s = vf_bcast(q + d7)
+                    a7 = vf_fma(s, wa, a7)
+                    if wide:
+                        b7 = vf_fma(s, wb, b7)
+                if rows > 8:
+                    s = vf_bcast(q + d8)
+                    a8 = vf_fma(s, wa, a8)
+                    if wide:
+                        b8 = vf_fma(s, wb, b8)
+                if rows > 9:
+                    s = vf_bcast(q + d9)
+                    a9 = vf_fma(s, wa, a9)
+                    if wide:
+                        b9 = vf_fma(s, wb, b9)
+                if rows > 10:
+                    s = vf_bcast(q + da)
+                    aa = vf_fma(s, wa, aa)
+                    if wide:
+                        ba = vf_fma(s, wb, ba)
+                if rows > 11:
+                    s = vf_bcast(q + db)
+                    ab = vf_fma(s, wa, ab)
+                    if wide:
+                        bb = vf_fma(s, wb, bb)
+                q = q + 1
+            if q == end:
+                break
     wa = vf_zero()
     wb = vf_zero()
     if bias != NULL:
@@ -261,6 +272,7 @@ cdef inline void multiply_rows(
     Py_ssize_t rows,
     const int64_t* taps, Py_ssize_t count, Py_ssize_t run,
     const real* w, Py_ssize_t column, Py_ssize_t columns, const real* bias, Py_ssize_t flags,
+    Ahead* ahead,
 ) noexcept nogil:
     """`multiply` for any number of rows."""
     cdef Py_ssize_t m = 0, left
@@ -269,19 +281,22 @@ cdef inline void multiply_rows(
         left = rows - m
         if left > 2 * (MR // 3):
             if wide:
-                multiply(MR, True, x + m, taps, count, run, w, y + m, column, columns, bias, flags)
+                multiply(MR, True, x + m, taps, count, run, w, y + m, column, columns, bias, flags,
+                         ahead)
             else:
-                multiply(MR, False, x + m, taps, count, run, w, y + m, column, columns, bias, flags)
+                multiply(MR, False, x + m, taps, count, run, w, y + m, column, columns, bias, flags,
+                         ahead)
         elif left > MR // 3:
             if wide:
                 multiply(2 * (MR // 3), True, x + m, taps, count, run, w, y + m, column, columns,
-                         bias, flags)
+                         bias, flags, ahead)
             else:
                 multiply(2 * (MR // 3), False, x + m, taps, count, run, w, y + m, column, columns,
-                         bias, flags)
+                         bias, flags, ahead)
         elif wide:
-            multiply(MR // 3, True, x + m, taps, count, run, w, y + m, column, columns, bias, flags)
+            multiply(MR // 3, True, x + m, taps, count, run, w, y + m, column, columns, bias, flags,
+                     ahead)
         else:
             multiply(MR // 3, False, x + m, taps, count, run, w, y + m, column, columns, bias,
-                     flags)
+                     flags, ahead)
         m = m + MR

@@ -15,7 +15,8 @@ Loop nest of a job:  block of pixels > panel of NR kernels > run of taps > tile 
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from cycnn.kernels.outer cimport STRIP, Ahead, accumulate_outer, accumulate_pairs, look_ahead
+from cycnn.kernels.ahead cimport Ahead, look_ahead
+from cycnn.kernels.outer cimport STRIP, accumulate_outer, accumulate_pairs
 from cycnn.kernels.simd cimport (
     MR, NR, VL, publish, real, vf, vf_add, vf_load, vf_load_part, vf_store, vf_store_part, vf_zero,
 )

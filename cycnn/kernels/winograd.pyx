@@ -106,7 +106,8 @@ cdef void multiply_panel(
     """y[t][column + j] (+)= sum over c of x[t][c] * u[c, j]."""
     cdef int64_t[2] tap
     tap[0] = tap[1] = 0
-    multiply_rows(x, y, count, tap, 1, channels, u, column, NR if columns > VL else VL, NULL, flags)
+    multiply_rows(x, y, count, tap, 1, channels, u, column, NR if columns > VL else VL, NULL, flags,
+                  NULL)
 
 
 cdef void list_tiles(

@@ -13,7 +13,8 @@ Threads share nothing but x and dy, which are read once for each block of the ot
 accumulator for all, with a barrier after each block of tiles, gained next to nothing from a
 second thread.
 """
-from cycnn.kernels.outer cimport Ahead, accumulate_outer
+from cycnn.kernels.ahead cimport Ahead
+from cycnn.kernels.outer cimport accumulate_outer
 from cycnn.kernels.simd cimport (
     MR, NR, VL, publish, real, vf, vf_add, vf_load, vf_load_part, vf_store, vf_store_part, vf_zero,
 )

@@ -22,7 +22,7 @@ _NO_TABLE: Ints = np.empty(0, np.int64)
 # Rows (taps times channels) of a packed panel of weights: it streams from the second-level cache
 # once per tile, beside a slab and the outputs of its block.
 PANEL_ROWS = 1152
-SLAB_BYTES = 192 << 10
+SLAB_BYTES = 256 << 10
 BLOCK_PIXELS = 1024
 # Enough jobs to share out evenly among many cores.
 MIN_JOBS = 32
