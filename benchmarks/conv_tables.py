@@ -14,7 +14,7 @@ from session import Data, Measurement
 from shapes import DIRECTIONS, ConvShape
 from timing import quartiles, ratios
 
-SLOW = 0.85  # ratios below are listed
+SLOW = 0.85  # ratios below are counted apart
 COMPUTE_BOUND = 16.0  # operations per byte
 NEAR_PEAK = 0.9
 NAMES = {"forward": "forward", "input": "input gradient", "weight": "weight gradient"}
@@ -101,7 +101,7 @@ def tables(data: Data) -> str:
 
 def summary(data: Data) -> str:
     rows = rows_of(data)
-    return report.sections(_means(rows), _slow(rows), _compute_bound(rows)) if rows else ""
+    return report.sections(_means(rows), _behind(rows), _compute_bound(rows)) if rows else ""
 
 
 def headline(data: Data) -> str:
@@ -149,13 +149,22 @@ def _means(rows: Sequence[Row]) -> str:
     return "## Geometric means of the ratio (number of shapes)\n\n" + table(["", *kinds], cells)
 
 
-def _slow(rows: Sequence[Row]) -> str:
-    slow = sorted((r for r in rows if r.ratio[1] < SLOW), key=lambda r: r.ratio[1])
-    lines = [
-        f"{r.ratio[1]:.2f}x {NAMES[r.direction]}, {threads_text(r.threads)}: {r.shape}"
-        for r in slow
-    ]
-    return report.bullets(f"Below {SLOW}x: {len(slow)} of {len(rows)}", lines)
+def _behind(rows: Sequence[Row]) -> str:
+    behind = sorted((r for r in rows if r.ratio[1] < 1.0), key=lambda r: r.ratio[1])
+    slow = sum(r.ratio[1] < SLOW for r in behind)
+    title = f"## Below 1.0x: {len(behind)} of {len(rows)}; below {SLOW}x: {slow}"
+    if not behind:
+        return title
+    cells = (
+        [
+            f"{r.shape}", NAMES[r.direction], threads_text(r.threads), times(r.ratio[1]),
+            spread(r.ratio), f"{r.share:.0%}", f"{r.theirs / r.peak:.0%}",
+            f"{r.shape.intensity:.0f}",
+        ]
+        for r in behind
+    )  # fmt: skip
+    header = ["", "direction", "", "ratio", "quartiles", "share of peak", "PyTorch's", "FLOPs/byte"]
+    return f"{title}\n\n{table(header, cells)}"
 
 
 def _compute_bound(rows: Sequence[Row]) -> str:

@@ -51,7 +51,7 @@ RUNS = {
             for n in (1, 2)
         ],
         ["| 1 thread, forward | 2.00x (1) | 2.00x (1) | 2.00x (1) | - (0) |", "1.50-2.00",
-         "(tuned, channels_last)", "Below 0.85x: 0 of 2"],
+         "(tuned, channels_last)", "Below 1.0x: 0 of 2; below 0.85x: 0"],
     ),
     "algorithms": (
         [
@@ -159,6 +159,18 @@ def test_a_run_without_peers_is_shown_too(command):
                 m[part] = {k: v for k, v in m[part].items() if "torch" not in k}
         assert compare.SHOWN[command].line(m)
     assert "cycnn" in compare.SHOWN[command].tables(alone)
+
+
+def test_layers_behind_the_peer_are_listed_with_both_shares():
+    run = data("conv")
+    slow = {**run["measurements"][1], "blocks": {
+        "cycnn, auto": [4e-3, 4e-3, 4e-3], f"{TUNED}, contiguous": [2e-3, 2e-3, 2e-3],
+    }}  # fmt: skip
+    text = compare.SHOWN["conv"].tables({**run, "measurements": [run["measurements"][0], slow]})
+    assert "Below 1.0x: 1 of 2; below 0.85x: 1" in text
+    share = SHAPE["N"] * 14 * 14 * 64 * 64 * 9 * 2 / 4e-3 / 1e9 / slow["peak"]
+    row = f"| 8x14x14x64 3x3 64 | forward | 2 threads | 0.50x | 0.50-0.50 | {share:.0%} |"
+    assert f"{row} {2 * share:.0%} | 122 |" in text
 
 
 def test_runs_of_other_libraries_are_not_merged(stored):
