@@ -30,9 +30,11 @@ BLOCK_PIXELS = 128
 POINTWISE_PIXELS = 96  # of a 1x1 kernel, which reads both where they are
 # Channels of a block, at most: a block of x fits the second-level cache.
 BLOCK_CHANNELS = (64, 128, 256)
+IN_PLACE_CHANNELS = (48, *BLOCK_CHANNELS)  # of an x that is read where it is
 # What parts of a job take, as measured, in cycles; a row of a tile takes one for each pixel.
 READ = 2.0  # a pixel of a panel of dy, in place
 PACK = 8.0  # the same, packed
+ALONE = 3.0  # added where a job has one panel of several: lines of dy, not whole rows
 HALF = 0.7  # a panel of one vector, of one of two
 COPY = 0.5  # an element of the slab
 UPDATE = 3.0  # a row of a panel of dweight, read and written once for each block of pixels
@@ -130,9 +132,8 @@ def _cuts(m: _Product, unit: SimpleNamespace) -> Iterator[_Cut]:
     narrow = 1 - HALF if last <= unit.VL else 0.0  # what the last panel costs less
     size = math.prod(m.taps) * m.channels * m.filters * m.groups
     whole = math.lcm(unit.VL, unit.MR // 3)  # vectors of x, and tiles that read nothing beyond
-    for channels in sorted(
-        {blocking.even_part(m.channels, most, whole) for most in BLOCK_CHANNELS}
-    ):
+    most = BLOCK_CHANNELS if m.copy else IN_PLACE_CHANNELS
+    for channels in sorted({blocking.even_part(m.channels, n, whole) for n in most}):
         blocks = blocking.pixel_blocks(m.batch, m.axes, channels, unit, m.pixels)
         rows = m.taps[0] * m.taps[1] * _round_up(m.taps[2] * channels, unit.MR // 3)
         in_place = WAYS * _sets(m.filters * m.groups, unit.itemsize) >= blocks.pixels
@@ -147,7 +148,8 @@ def _cuts(m: _Product, unit: SimpleNamespace) -> Iterator[_Cut]:
                 continue
             per_job = -(-panels // split)
             jobs = chunks * m.groups * -(-m.channels // channels) * -(-panels // per_job)
-            panel = blocks.pixels * (rows + read) + UPDATE * rows
+            alone = ALONE if per_job == 1 < panels else 0.0
+            panel = blocks.pixels * (rows + read + alone) + UPDATE * rows
             block = panel * (per_job - narrow / split) + BLOCK
             if m.copy:
                 block += COPY * blocks.slab
