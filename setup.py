@@ -63,7 +63,8 @@ MACROS = [("Py_LIMITED_API", "0x030B0000")] if ABI3 else []
 CFLAGS = ["/O2"] if MSVC else ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off"]
 LDFLAGS = []
 if LINUX:
-    # Symbols, tables to unwind C code by, padding between segments: a twentieth of the wheel.
+    # Left out: symbols and, a twentieth of the wheel, tables to unwind C code by, identifiers of
+    # builds and padding between segments.
     CFLAGS += ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]
     LDFLAGS += ["-Wl,-s,--build-id=none,-z,noseparate-code"]
 DIRECTIVES = {
