@@ -27,6 +27,7 @@ class LastGood:
     def __init__(self, model: Model, optimizer: Optimizer) -> None:
         self.model, self.optimizer = model, optimizer
         self.parameters: dict[str, Array] = {}
+        self.buffers: dict[str, Array] = {}
         self.state: dict[str, Array] = {}
         self.offers = 0
         self._take()
@@ -40,7 +41,7 @@ class LastGood:
     def _take(self) -> None:
         weights = {name: p.data for name, p in self.model.parameters().items() if p.trainable}
         _copy(weights, self.parameters)
-        self.buffers = self.model.buffers()  # never written to: set_buffer replaces them
+        _copy(self.model.buffers(), self.buffers)
         _copy(self.optimizer._live(), self.state)
 
     def restore(self) -> None:

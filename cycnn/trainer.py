@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from cycnn._check import Array, as_input, integer, positive_int
 from cycnn.data import Augment, Batch, Batches, Index, Rng, Stream
 from cycnn.feed import HeldOut, check_finite, check_rows, class_weights, held_out_rows
-from cycnn.graph import Model
+from cycnn.graph import Model, TrainingRuns
 from cycnn.guard import (
     LastGood,
     TrainingError,
@@ -87,6 +87,7 @@ class Trainer:
         self.callbacks = tuple(sorted(callbacks, key=lambda c: getattr(c, "after_others", False)))
         self.history = History()
         self.stop = False
+        self._runs = TrainingRuns(model)
         self._position: Position | None = None  # of the fit that runs or was broken off
         self._resumed = False  # whether the next fit goes on from there
         self._metrics = {n: m for n, m in self.metrics.items() if not getattr(m, "whole", False)}
@@ -386,6 +387,7 @@ class Trainer:
             raise
         finally:
             progress.close()
+            self._runs.forget()
         for callback in self.callbacks:
             getattr(callback, "on_fit_end", _nothing)(self)
         self._position = None
@@ -462,7 +464,7 @@ class Trainer:
         parameters = self.model.parameters()
         try:
             for x, target, weights, part in batches:
-                y, backward = self.model(x, training=True)
+                y, backward = self._runs(x)
                 value, loss_backward = self.loss(y, target, weights)
                 if not math.isfinite(value):
                     raise TrainingError(f"the loss is {value}")
@@ -473,7 +475,7 @@ class Trainer:
                 dy = loss_backward()
                 if part != weight:
                     dy *= part / weight
-                backward(dy, input_gradient=False)
+                backward(dy)
         except BaseException:
             for parameter in parameters.values():
                 parameter.clear_grad()

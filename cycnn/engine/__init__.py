@@ -12,7 +12,14 @@ from numpy.typing import DTypeLike
 
 from cycnn.engine.caches import CacheSizes, cache_sizes
 from cycnn.engine.cpu import instruction_sets
-from cycnn.engine.memory import Block, empty, memory_info, zeros
+from cycnn.engine.memory import (
+    Block,
+    before_replay,
+    empty,
+    memory_info,
+    outside_plans,
+    zeros,
+)
 from cycnn.engine.plan import (
     FORK_HANDLER,
     OPENMP_VERSION,
@@ -21,10 +28,12 @@ from cycnn.engine.plan import (
     Plan,
     openmp_limit,
 )
+from cycnn.engine.recording import Recording
 
 __all__ = [
     "FORK_HANDLER", "ISA", "OPENMP_VERSION", "Block", "Bound", "CacheSizes", "Kernel", "Plan",
-    "available_isas", "cache_sizes", "empty", "kernels", "memory_info", "openmp_limit", "zeros",
+    "Recording", "available_isas", "before_replay", "cache_sizes", "empty", "kernels",
+    "memory_info", "openmp_limit", "outside_plans", "zeros",
 ]  # fmt: skip
 
 _MODULES = (

@@ -14,10 +14,14 @@ that block more from then on, up to 2.5 times the peak: a network asks for the s
 step.
 Blocks of 64 KB and more are mapped by themselves, those of 2 MB and more aligned to 2 MB and marked
 for huge pages.
+
+What was run once may be run again on the same memory (`recording.py`): a Reserve knows the blocks
+that were handed out meanwhile, and they stay mapped for it.  Between two runs they serve others
+like any free block; for a run all of them are taken, or none.
 """
 import numpy as np
 from libc.stdint cimport uintptr_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free, malloc, realloc
 
 cdef extern from *:
     """
@@ -65,6 +69,7 @@ cdef extern from "pythread.h" nogil:
     PyThread_type_lock PyThread_allocate_lock()
     int PyThread_acquire_lock(PyThread_type_lock lock, int wait)
     void PyThread_release_lock(PyThread_type_lock lock)
+    unsigned long PyThread_get_thread_ident()
 
 cdef extern from "Python.h":
     int PyBuffer_FillInfo(Py_buffer* view, object owner, void* buf, Py_ssize_t len,
@@ -76,6 +81,9 @@ cdef struct Chunk:
     size_t size
     size_t used             # of it: what was asked for, rounded up to a size class
     int kind                # its size class
+    bint free
+    int reserves            # that know it
+    size_t noted            # the number of the last one that does
     size_t freed            # the allocation after which it was given back
     Chunk* next             # in its class's free list
     Chunk* previous
@@ -124,6 +132,7 @@ cdef inline size_t class_size(size_t size, int* kind) noexcept nogil:
 
 cdef void unlink(Chunk* c) noexcept nogil:
     """Take a free chunk out of its class and out of the order of release."""
+    c.free = False
     if c.previous != NULL:
         c.previous.next = c.next
     else:
@@ -144,9 +153,12 @@ cdef void unlink(Chunk* c) noexcept nogil:
 cdef void trim(size_t most) noexcept nogil:
     """Release the chunks freed longest ago: those beyond `most` bytes, and the stale."""
     cdef Chunk* c
-    while pool.oldest != NULL and (
-            pool.held > most or pool.allocations - pool.oldest.freed > WINDOW):
-        c = pool.oldest
+    cdef Chunk* newer = pool.oldest
+    while newer != NULL and (pool.held > most or pool.allocations - newer.freed > WINDOW):
+        c = newer
+        newer = c.newer
+        if c.reserves > 0:
+            continue
         if most > 0 and pool.allocations - c.freed <= WINDOW:
             pool.released[c.kind] = pool.allocations
         unlink(c)
@@ -166,6 +178,11 @@ cdef Chunk* best_fit(int kind, size_t size) noexcept nogil:
     return NULL
 
 
+cdef inline void count_live(size_t size) noexcept nogil:
+    pool.live += size
+    pool.peak = max(pool.peak, pool.live)
+
+
 cdef Chunk* take(size_t size) noexcept nogil:
     """Return a chunk of at least `size` bytes, or NULL when there is no memory."""
     cdef int kind = 0
@@ -183,6 +200,8 @@ cdef Chunk* take(size_t size) noexcept nogil:
         if c != NULL:
             c.size = rounded
             c.kind = kind
+            c.reserves = 0
+            c.noted = 0
             c.data = <char*>memory_get(rounded)
             if c.data == NULL:                      # what is cached may be what is missing
                 trim(0)
@@ -193,9 +212,9 @@ cdef Chunk* take(size_t size) noexcept nogil:
             else:
                 pool.held += rounded
     if c != NULL:
+        c.free = False
         c.used = rounded
-        pool.live += rounded
-        pool.peak = max(pool.peak, pool.live)
+        count_live(rounded)
         pool.allocations += 1
         if pool.allocations % WINDOW == 0:
             pool.last_peak = pool.peak
@@ -205,12 +224,11 @@ cdef Chunk* take(size_t size) noexcept nogil:
     return c
 
 
-cdef void give(Chunk* c) noexcept nogil:
-    """Put a chunk back; it stays mapped for the next array of its size class."""
-    cdef size_t peak
-    PyThread_acquire_lock(lock, 1)
+cdef void put_back(Chunk* c) noexcept nogil:
+    """Make a chunk the last released of its class; the lock is held."""
     pool.live -= c.used
     pool.cached += c.size
+    c.free = True
     c.freed = pool.allocations
     c.previous = NULL
     c.next = pool.classes[c.kind]
@@ -224,9 +242,180 @@ cdef void give(Chunk* c) noexcept nogil:
     else:
         pool.oldest = c
     pool.newest = c
-    peak = max(pool.peak, pool.last_peak)
+
+
+cdef void trim_to_peak() noexcept nogil:
+    cdef size_t peak = max(pool.peak, pool.last_peak)
     trim(peak + peak // 2 + min(pool.missed, peak) + SLACK)
+
+
+cdef void give(Chunk* c) noexcept nogil:
+    """Put a chunk back; it stays mapped for the next array of its size class."""
+    PyThread_acquire_lock(lock, 1)
+    put_back(c)
+    trim_to_peak()
     PyThread_release_lock(lock)
+
+
+cdef Reserve noting = None                      # takes note of what its thread is given
+cdef unsigned long noting_thread
+cdef size_t reserves = 0                        # how many there have been
+
+
+cdef inline Reserve noting_here():
+    """Return what takes note of this thread, or None."""
+    return noting if noting_thread == PyThread_get_thread_ident() else None
+
+
+cdef struct Noted:
+    Chunk* chunk
+    size_t used
+
+
+cdef class Reserve:
+    """The blocks that one thread was given between `begin` and `end`.
+
+    Attributes
+    ----------
+    refresh : list of callable
+        What was given to `before_replay` meanwhile.
+    complete : bool
+        Whether plans show all that was done: nobody called `outside_plans`.
+    """
+    cdef Noted* chunks
+    cdef Py_ssize_t count, capacity
+    cdef size_t number
+    cdef readonly list refresh
+    cdef public bint complete
+
+    def __cinit__(self):
+        global reserves
+        reserves += 1
+        self.number = reserves
+        self.refresh = []
+        self.complete = True
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        PyThread_acquire_lock(lock, 1)
+        for i in range(self.count):
+            self.chunks[i].chunk.reserves -= 1
+        PyThread_release_lock(lock)
+        free(self.chunks)
+
+    def begin(self):
+        """Take note from now on, of this thread; say whether that can be: one at a time may."""
+        global noting, noting_thread
+        if noting is not None:
+            return False
+        noting, noting_thread = self, PyThread_get_thread_ident()
+        return True
+
+    def end(self):
+        """Take note no more."""
+        global noting
+        noting = None
+
+    cdef int note(self, Chunk* chunk) except -1:
+        """Take note of a chunk that has just been handed out."""
+        cdef void* larger
+        cdef Py_ssize_t i
+        if chunk.noted == self.number:
+            for i in range(self.count):
+                if self.chunks[i].chunk == chunk:
+                    self.chunks[i].used = max(self.chunks[i].used, chunk.used)
+            return 0
+        if self.count == self.capacity:
+            larger = realloc(self.chunks, (2 * self.capacity + 64) * sizeof(Noted))
+            if larger == NULL:
+                raise MemoryError("no memory for a list of blocks")
+            self.chunks = <Noted*>larger
+            self.capacity = 2 * self.capacity + 64
+        self.chunks[self.count].chunk = chunk
+        self.chunks[self.count].used = chunk.used
+        self.count += 1
+        chunk.noted = self.number
+        PyThread_acquire_lock(lock, 1)
+        chunk.reserves += 1
+        PyThread_release_lock(lock)
+        return 0
+
+    def holds(self, uintptr_t address):
+        """Say whether an address is in one of the blocks."""
+        cdef Py_ssize_t i
+        cdef uintptr_t start
+        for i in range(self.count):
+            start = <uintptr_t>self.chunks[i].chunk.data
+            if start <= address < start + self.chunks[i].chunk.size:
+                return True
+        return False
+
+    def lease(self):
+        """Take all the blocks; return their Lease, or None where somebody has one of them."""
+        cdef Lease lease = Lease.__new__(Lease)
+        cdef Chunk* c
+        cdef Py_ssize_t i
+        cdef bint free = True
+        PyThread_acquire_lock(lock, 1)
+        for i in range(self.count):
+            free = free and self.chunks[i].chunk.free
+        if free:
+            for i in range(self.count):
+                c = self.chunks[i].chunk
+                unlink(c)
+                c.used = self.chunks[i].used
+                count_live(c.used)
+            lease.reserve = self
+        PyThread_release_lock(lock)
+        return lease if free else None
+
+
+cdef class Lease:
+    """All the blocks of a Reserve, until it dies and the last array on it."""
+    cdef Reserve reserve
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        if self.reserve is None:
+            return
+        PyThread_acquire_lock(lock, 1)
+        for i in range(self.reserve.count):
+            put_back(self.reserve.chunks[i].chunk)
+        trim_to_peak()
+        PyThread_release_lock(lock)
+
+    def array(self, uintptr_t address, shape, dtype):
+        """Return an array at an address in one of the blocks."""
+        cdef Place place = Place.__new__(Place)
+        cdef Py_ssize_t size = dtype.itemsize
+        for extent in shape:
+            size *= extent
+        place.lease, place.address, place.size = self, address, size
+        return np.ndarray(shape, dtype, place)
+
+
+cdef class Place:
+    """A part of a leased block, which it keeps from being handed out."""
+    cdef Lease lease
+    cdef uintptr_t address
+    cdef Py_ssize_t size
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, <void*>self.address, self.size, 0, flags)
+
+
+def before_replay(function):
+    """If this run is recorded, have `function` called each time before it is run again."""
+    cdef Reserve reserve = noting_here()
+    if reserve is not None:
+        reserve.refresh.append(function)
+
+
+def outside_plans():
+    """If this run is recorded, say that it cannot be run again: no plan shows what follows."""
+    cdef Reserve reserve = noting_here()
+    if reserve is not None:
+        reserve.complete = False
 
 
 cdef class Block:
@@ -242,6 +431,9 @@ cdef class Block:
         self.chunk = take(size)
         if self.chunk == NULL:
             raise MemoryError(f"no memory for an array of {size} bytes")
+        cdef Reserve reserve = noting_here()
+        if reserve is not None:
+            reserve.note(self.chunk)
 
     def __dealloc__(self):
         if self.chunk != NULL:
@@ -268,6 +460,7 @@ def empty(shape, dtype):
 
 def zeros(shape, dtype):
     """Return an array of zeros from the pool."""
+    outside_plans()
     array = empty(shape, dtype)
     array.fill(0)
     return array

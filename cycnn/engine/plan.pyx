@@ -10,6 +10,9 @@ what they share is in cache, and there is one barrier for all.
 Jobs follow the arrays they work on, and of every step a thread begins with the same share of them:
 what one step wrote is in that thread's caches when the next one reads it.  Who is done helps the
 others.
+
+While a recording goes on (`recording.py`), every plan that its thread runs is also added to one
+long plan, which does it all again in one parallel region.
 """
 from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport parallel, prange, threadid
@@ -54,6 +57,9 @@ cdef extern from *:
     Py_ssize_t fetch_and_add(Py_ssize_t* counter) nogil         # atomic; returns what it was
     int CYCNN_OPENMP
 
+cdef extern from "pythread.h" nogil:
+    unsigned long PyThread_get_thread_ident()
+
 OPENMP_VERSION = CYCNN_OPENMP
 FORK_HANDLER = install_fork_handler() == 0
 
@@ -80,6 +86,7 @@ cdef struct Step:
     Py_ssize_t jobs
     Py_ssize_t first        # index of its first slot
     Py_ssize_t beside       # steps that run side by side, this one the first; 0 for the others
+    bint alone              # too little work for more than one thread
 
 
 cdef struct Share:
@@ -214,6 +221,24 @@ cdef void run_jobs(
                         more = True
 
 
+cdef void run_alone(
+    const Step* steps, Py_ssize_t count, const Slot* values, Share* shares, int n, char* scratch,
+) noexcept nogil:
+    """Run all jobs of some steps on this thread, one step after the other."""
+    cdef Py_ssize_t s
+    for s in range(count):
+        if steps[s].beside > 0:
+            run_jobs(steps + s, values, shares + s * n, 0, n, scratch)
+
+
+cdef Py_ssize_t same_kind(const Step* steps, Py_ssize_t s, Py_ssize_t count) noexcept nogil:
+    """Return the end of the steps from s on between which threads need not wait for each other."""
+    cdef Py_ssize_t end = s + 1
+    while end < count and (steps[end].beside == 0 or (steps[s].alone and steps[end].alone)):
+        end = end + 1
+    return end
+
+
 cdef class Plan:
     """A sequence of kernel runs on given arrays."""
     cdef Step* steps
@@ -279,6 +304,7 @@ cdef class Plan:
         step.jobs = bound.jobs
         step.first = self.slots
         step.beside = 0
+        step.alone = False
         while beside and step.beside == 0 and step != self.steps:       # its group's first step
             step = step - 1
         step.beside += 1
@@ -287,13 +313,34 @@ cdef class Plan:
         self.scratch = max(self.scratch, bound.scratch)
         self.work += bound.work
 
+    cdef int take_over(self, Plan other, memory) except -1:
+        """Append the steps of another plan, and what it keeps alive outside of `memory`."""
+        cdef Py_ssize_t i
+        cdef Step* step
+        for i in range(other.count):
+            self.reserve(other.slots)
+            step = self.steps + self.count
+            step[0] = other.steps[i]
+            step.first += self.slots
+            step.alone = other.work < PARALLEL_WORK
+            self.count += 1
+        memcpy(self.values + self.slots, other.values, other.slots * sizeof(Slot))
+        self.slots += other.slots
+        self.scratch = max(self.scratch, other.scratch)
+        self.work = max(self.work, other.work)
+        for kept in other.arrays:
+            for array in (<Bound>kept).arrays if isinstance(kept, Bound) else (kept,):
+                if not memory.holds(<uintptr_t>address_of(array)):
+                    self.arrays.append(array)
+        return 0
+
     def run(self):
         """Run all steps with as many threads as the work is worth, without the GIL."""
         cdef int n = threads.get_num_threads() if self.work >= PARALLEL_WORK else 1
         cdef Py_ssize_t apart = <Py_ssize_t>APART if n > 1 and self.scratch > 0 else 0
         # An odd number of cache lines, so that threads of one core do not meet in its cache sets.
         cdef Py_ssize_t stride = ((self.scratch + apart + 63) // 64 | 1) * 64
-        cdef Py_ssize_t s = 0, t
+        cdef Py_ssize_t s = 0, end = 0, t
         block = Block(self.count * n * sizeof(Share) + stride * n)
         cdef Share* shares = <Share*><uintptr_t>block.address
         cdef char* scratch = <char*>(shares + self.count * n)
@@ -301,12 +348,44 @@ cdef class Plan:
             share_out(self.steps[s].jobs, shares + s * n, n)
         if n == 1:                              # without asking OpenMP
             with nogil:
-                for s in range(self.count):
-                    run_jobs(self.steps + s, self.values, shares + s, 0, 1, scratch)
-            return
-        with nogil, parallel(num_threads=n):
-            for s in range(self.count):
-                if self.steps[s].beside > 0:
+                run_alone(self.steps, self.count, self.values, shares, 1, scratch)
+        else:
+            with nogil, parallel(num_threads=n):
+                s = 0
+                while s < self.count:
+                    end = same_kind(self.steps, s, self.count)
                     for t in prange(n, schedule="static", chunksize=1):
-                        run_jobs(self.steps + s, self.values, shares + s * n, t, n,
-                                 scratch + threadid() * stride)
+                        if not self.steps[s].alone:
+                            run_jobs(self.steps + s, self.values, shares + s * n, t, n,
+                                     scratch + threadid() * stride)
+                        elif t == 0:
+                            run_alone(self.steps + s, end - s, self.values, shares + s * n, n,
+                                      scratch + threadid() * stride)
+                    s = end
+        if recorded is not None and recording_thread == PyThread_get_thread_ident():
+            recorded.take_over(self, recorded_memory)
+
+
+cdef Plan recorded = None                       # to which its thread's runs are added
+cdef object recorded_memory
+cdef unsigned long recording_thread
+
+
+def begin_recording(Plan plan not None, memory not None):
+    """Add what this thread runs from now on to `plan`, and have `memory` note the blocks it is given.
+
+    Say whether that can be: one recording at a time may be made.
+    """
+    global recorded, recorded_memory, recording_thread
+    if not memory.begin():
+        return False
+    recorded, recorded_memory = plan, memory
+    recording_thread = PyThread_get_thread_ident()
+    return True
+
+
+def end_recording():
+    """Undo `begin_recording`."""
+    global recorded, recorded_memory
+    recorded_memory.end()
+    recorded = recorded_memory = None

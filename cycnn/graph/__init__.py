@@ -6,5 +6,8 @@ from cycnn.graph.containers import Parallel, Residual, Sequential
 from cycnn.graph.graph import Graph
 from cycnn.graph.model import Model
 from cycnn.graph.program import Node, Program
+from cycnn.graph.replay import TrainingRuns
 
-__all__ = ["Graph", "Model", "Node", "Parallel", "Program", "Residual", "Sequential"]
+__all__ = [
+    "Graph", "Model", "Node", "Parallel", "Program", "Residual", "Sequential", "TrainingRuns",
+]  # fmt: skip

@@ -261,11 +261,14 @@ class Model(Composite):
         return dict(self.program.parameters)
 
     def buffers(self) -> dict[str, Array]:
-        """Return the arrays that are kept but not learnt, named like the parameters."""
+        """Return the arrays that are kept but not learnt, named like the parameters.
+
+        They are read-only views, which follow what training writes.
+        """
         return {name: layer.buffers()[own] for name, (layer, own) in self._owners().items()}
 
     def set_buffer(self, name: str, values: ArrayLike) -> None:
-        """Replace a buffer by a copy of `values`, of the same shape."""
+        """Copy `values`, of the same shape, into a buffer."""
         layer, own = self._owners()[name]
         layer.set_buffer(own, values)
 

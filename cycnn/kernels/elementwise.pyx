@@ -39,10 +39,10 @@ cdef struct AddArgs:
 
 cdef struct DropoutArgs:
     const real* x           # IN   (count)
+    const uint64_t* seed    # IN   one
     real* y                 # OUT  (count)
     Py_ssize_t count
     Py_ssize_t chunk        # a multiple of BLOCK
-    Py_ssize_t key0, key1   # the seed's low and high 32 bits
     Py_ssize_t threshold    # an element is dropped when its random word is below
     double factor           # of the elements kept
 
@@ -168,7 +168,8 @@ cdef void dropout(const void* args, Py_ssize_t job, char* scratch) noexcept nogi
     block = start
     while block < stop:
         end = min(block + BLOCK, stop)
-        philox(<uint64_t>block // 4, <uint32_t>a.key0, <uint32_t>a.key1, words, words + BLOCK)
+        philox(<uint64_t>block // 4, <uint32_t>a.seed[0], <uint32_t>(a.seed[0] >> 32), words,
+               words + BLOCK)
         for i in range(BLOCK):
             kept[i] = <real>1 if words[i] >= threshold else <real>0
         i = block
@@ -197,7 +198,7 @@ JOBS = {
     "scale": publish(<void*>scale, sizeof(ScaleArgs), "x* y* count chunk factor."),
     "add": publish(<void*>add, sizeof(AddArgs), "x0* x1* x2* x3* y* count chunk c0. c1. c2. c3."),
     "dropout": publish(
-        <void*>dropout, sizeof(DropoutArgs), "x* y* count chunk key0 key1 threshold factor."),
+        <void*>dropout, sizeof(DropoutArgs), "x* seed* y* count chunk threshold factor."),
     "copy_rows": publish(
         <void*>copy_rows, sizeof(CopyRowsArgs),
         "x* y* rows width x_stride y_stride row_chunk column_chunk column_jobs"),

@@ -33,9 +33,8 @@ cdef struct StatisticsArgs:
     double* mean            # OUT  (C)
     double* variance        # OUT  (C), biased
     real* table             # OUT  (3, period): mean, gamma / sqrt(variance + eps), beta
-    const double* running_mean      # IN   (C), or NULL
-    const double* running_variance  # IN   (C)
-    double* followed        # OUT  (2, C): where the two have moved to
+    double* running_mean    # IN, OUT  (C), or NULL
+    double* running_variance        # IN, OUT  (C)
     Py_ssize_t channels     # of a job
     double eps, momentum
     Rows rows
@@ -207,9 +206,9 @@ cdef void batch_norm_merge(const void* args, Py_ssize_t job, char* scratch) noex
     for c in range(begin, end):
         a.variance[c] /= total
         if a.running_mean != NULL:
-            a.followed[c] = (a.momentum * a.running_mean[c] + (1 - a.momentum) * a.mean[c])
-            a.followed[a.rows.C + c] = (a.momentum * a.running_variance[c]
-                                        + (1 - a.momentum) * a.variance[c] * total / (total - 1))
+            a.running_mean[c] = a.momentum * a.running_mean[c] + (1 - a.momentum) * a.mean[c]
+            a.running_variance[c] = (a.momentum * a.running_variance[c]
+                                     + (1 - a.momentum) * a.variance[c] * total / (total - 1))
     for g in range(a.rows.period // a.rows.C):
         for c in range(begin, end):
             p = g * a.rows.C + c
@@ -424,7 +423,7 @@ JOBS = {
         <void*>batch_norm_statistics, sizeof(MomentsArgs), "x* partial*" + _ROWS),
     "batch_norm_merge": publish(
         <void*>batch_norm_merge, sizeof(StatisticsArgs),
-        "partial* gamma* beta* mean* variance* table* running_mean* running_variance* followed* "
+        "partial* gamma* beta* mean* variance* table* running_mean* running_variance* "
         "channels eps. momentum." + _ROWS),
     "batch_norm_apply": publish(
         <void*>batch_norm_apply, sizeof(ApplyArgs),

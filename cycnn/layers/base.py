@@ -23,7 +23,7 @@ from cycnn.layers.building import (
     kinds,
     several,
 )
-from cycnn.layers.parameter import Parameter
+from cycnn.layers.parameter import Parameter, read_only
 
 Backward = Callable[..., Any]
 """backward(dy, input_gradient=True) -> dx, or None when not asked for."""
@@ -82,6 +82,9 @@ class Layer:
 
     merges = False
     """Whether the layer takes a tuple of several inputs."""
+
+    changes = 0
+    """How often an attribute of the layer was set."""
 
     def __init__(self, *, name: str | None = None, **config: Any) -> None:
         if name is not None and not (isinstance(name, str) and name.isidentifier()):
@@ -180,7 +183,7 @@ class Layer:
                     values = array.astype(source.dtype, copy=False)
                     self._parameters[name] = Parameter(values, trainable=not self.frozen)
                 else:
-                    self._buffers[name] = _frozen_copy(array)
+                    self._buffers[name] = np.array(array, np.float64)  # as statistics are kept
             self.seed(source.rng)
             self._input_shape, self._output_shape = input_shape, output_shape
             self._dtype = source.dtype
@@ -253,6 +256,11 @@ class Layer:
 
     # State
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute, and count it: what was prepared for the layer may be out of date."""
+        super().__setattr__(name, value)
+        vars(self)["changes"] = self.changes + 1
+
     def parameter(self, name: str) -> Parameter:
         """Return one parameter by its own name, such as "weight"."""
         self._when_built(self._dtype)
@@ -263,11 +271,11 @@ class Layer:
         return dict(self._parameters)
 
     def buffers(self) -> dict[str, Array]:
-        """Return the arrays that are kept but not learnt, by name, read-only."""
-        return dict(self._buffers)
+        """Return the arrays that are kept but not learnt, by name: read-only views."""
+        return {name: read_only(array) for name, array in self._buffers.items()}
 
     def set_buffer(self, name: str, values: ArrayLike) -> None:
-        """Replace a buffer by a copy of `values`, of the same shape.
+        """Copy `values`, of the same shape, into a buffer.
 
         Raises
         ------
@@ -282,7 +290,7 @@ class Layer:
                 f"{type(self).__name__}: {name} must have shape {self._buffers[name].shape}, "
                 f"got {array.shape}"
             )
-        self._buffers[name] = _frozen_copy(array)
+        self._buffers[name][...] = array
 
     def freeze(self) -> Self:
         """Keep the parameters as they are, and batch statistics too; return the layer itself."""
@@ -320,10 +328,3 @@ class Layer:
 def batched(shape: tuple[int, ...]) -> str:
     """Return how a shape reads with the batch: (3, 4) is "(N, 3, 4)"."""
     return f"({', '.join(map(str, ('N', *shape)))})"
-
-
-def _frozen_copy(values: ArrayLike) -> Array:
-    """Return a read-only copy in float64, in which statistics are kept."""
-    array = np.array(values, dtype=np.float64)
-    array.flags.writeable = False
-    return array

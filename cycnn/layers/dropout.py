@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cycnn import ops
+from cycnn import engine, ops
 from cycnn._check import Array, real_number
 from cycnn.layers.base import Backward, Layer, register
 from cycnn.layers.building import flag
@@ -58,7 +58,14 @@ class Dropout(Layer):
         """Map x (N, ..., C) to y of the same shape; outside training y is x."""
         x = self.check_input(x)
         shape, dropping = x.shape, training and self.rate > 0
-        seed = int(self._seeds.integers(2**63)) if dropping else 0
+        seed = np.zeros(1, np.uint64)
+
+        def draw() -> None:
+            seed[0] = self._seeds.integers(2**63)
+
+        if dropping:
+            draw()
+            engine.before_replay(draw)
         drop = ops.channel_dropout if self.channelwise else ops.dropout
         y = drop(x, self.rate, seed) if dropping else x
 

@@ -122,8 +122,6 @@ class BatchNorm(Layer):
                 x, gamma.data, beta.data, self.eps, running=running, momentum=self.momentum,
                 **options,
             )  # fmt: skip
-            assert how.followed is not None
-            self._follow(how.followed)
         else:
             y, how = ops.batch_norm_inference(
                 x, gamma.data, beta.data, *running, self.eps, **options
@@ -140,8 +138,3 @@ class BatchNorm(Layer):
             return (dresidual, dx) if how.joined else dx
 
         return y, backward
-
-    def _follow(self, followed: Array) -> None:
-        """Take new arrays for the running statistics, as others may read the old ones."""
-        followed.flags.writeable = False
-        self._buffers["running_mean"], self._buffers["running_variance"] = followed

@@ -39,7 +39,7 @@ class Parameter:
         dtype = float_dtype(data.dtype, "Parameter: dtype")
         self._writable = engine.empty(data.shape, dtype)
         self._writable[...] = data
-        self._data = _read_only(self._writable)
+        self._data = read_only(self._writable)
         self._grad: Array | None = None  # None stands for zeros that nobody has looked at
         self.version = 0
         self.trainable = trainable
@@ -67,6 +67,11 @@ class Parameter:
         return self._writable.size
 
     @property
+    def has_grad(self) -> bool:
+        """Whether anything was added to `grad`, or somebody looked at it, since the last update."""
+        return self._grad is not None
+
+    @property
     def grad(self) -> Array:
         """What `backward` has added since the last update; zeros after build."""
         if self._grad is None:
@@ -89,6 +94,7 @@ class Parameter:
         if self._grad is None:
             self._grad = gradient
         else:
+            engine.outside_plans()
             self._grad += gradient
 
     def clear_grad(self) -> None:
@@ -123,14 +129,15 @@ class Parameter:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._data = _read_only(self._writable)
+        self._data = read_only(self._writable)
 
     def __repr__(self) -> str:
         frozen = "" if self.trainable else ", trainable=False"
         return f"Parameter(shape={self.shape}, dtype={self.dtype.name}{frozen})"
 
 
-def _read_only(array: Array) -> Array:
+def read_only(array: Array) -> Array:
+    """Return a view that nobody can write through."""
     view = array.view()
     view.flags.writeable = False
     return view

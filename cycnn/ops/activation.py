@@ -98,6 +98,12 @@ def _slopes(slope: Any, x: Array) -> Array:
     return values
 
 
+def _repeated(slope: Array, rows: dict[str, int]) -> Array:
+    """Return the slope of each column of the kernels' rows."""
+    engine.outside_plans()
+    return np.tile(slope, rows["period"] // rows["C"])
+
+
 def prelu(x: Array, slope: Array) -> Array:
     """Return y = x where x > 0, else slope x.
 
@@ -120,8 +126,8 @@ def prelu(x: Array, slope: Array) -> Array:
     y = engine.empty(x.shape, x.dtype)
     plan = engine.Plan()
     plan.add(
-        engine.kernels(x.dtype).prelu_forward, jobs, x=x, y=y,
-        slope=np.tile(slope, rows["period"] // rows["C"]), **rows, work=2 * x.nbytes,
+        engine.kernels(x.dtype).prelu_forward, jobs, x=x, y=y, slope=_repeated(slope, rows),
+        **rows, work=2 * x.nbytes,
     )  # fmt: skip
     plan.run()
     return y
@@ -163,7 +169,7 @@ def prelu_backward(
     plan = engine.Plan()
     plan.add(
         kernels.prelu_backward, jobs, dy=dy, x=x, dx=dx, partial=partial,
-        slope=np.tile(slope, rows["period"] // rows["C"]), **rows,
+        slope=_repeated(slope, rows), **rows,
         scratch=(rows["period"] + kernels.VL) * x.itemsize, work=3 * x.nbytes,
     )  # fmt: skip
     add_up(plan, partial, dslope)

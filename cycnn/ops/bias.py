@@ -48,7 +48,7 @@ def bias_gradient(dy: Array) -> Array:
     """
     channels = dy.shape[-1]
     rows = dy.size // channels
-    dbias = engine.zeros((channels,), dy.dtype)
+    dbias = (engine.empty if rows else engine.zeros)((channels,), dy.dtype)
     if rows:
         chunk = -(-rows // min(_PARTIALS, -(-rows // 64)))
         jobs = -(-rows // chunk)

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cycnn._check import Array
-from cycnn.engine import Block, Bound, Plan, empty, kernels, zeros
+from cycnn.engine import Block, Bound, Plan, empty, kernels, outside_plans, zeros
 from cycnn.ops import blocking, depthwise, weight_gradient, winograd
 from cycnn.ops.algorithm import choose, folds
 from cycnn.ops.blocking import Axis, Scratch
@@ -348,6 +348,7 @@ def _padded_input_gradient(p: Problem, dy: Array, weight: Array, algorithm: str)
 
 def _unpad(dx: Array, p: Problem) -> Array:
     """Add the gradient of each border pixel to that of the pixel it repeats, axis by axis."""
+    outside_plans()
     for axis, (size, (begin, end)) in enumerate(
         zip(p.size[3 - p.axes :], p.padding[3 - p.axes :], strict=True), start=1
     ):

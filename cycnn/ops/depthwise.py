@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cycnn._check import Array
-from cycnn.engine import Bound, Kernel, Plan, empty, kernels
+from cycnn.engine import Bound, Kernel, Plan, empty, kernels, outside_plans
 from cycnn.ops import blocking
 from cycnn.ops.blocking import Axis, Blocks
 from cycnn.ops.partials import add_partials
@@ -169,6 +169,7 @@ def backward_input(p: Problem, dy: Array, weight: Array, dx: Array) -> None:
     if times > 1:
         result = empty((dx.size * times,), dx.dtype)
     if not every_phase_has_taps(p):
+        outside_plans()
         result.fill(0)
     pairs = _pairs(p)
     if pairs:

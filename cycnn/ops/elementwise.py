@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from cycnn import engine
 from cycnn._check import Array, as_input, integer, is_input
 
@@ -147,7 +149,7 @@ def add(arrays: Sequence[Array], coefficients: Sequence[float] | None = None) ->
     return y
 
 
-def dropout(x: Array, rate: float, seed: int) -> Array:
+def dropout(x: Array, rate: float, seed: int | Array) -> Array:
     """Return y = x / (1 - rate) with each element set to 0 with probability `rate`.
 
     The mask depends on (seed, element index) alone: element i is dropped when word i % 4 of
@@ -157,7 +159,7 @@ def dropout(x: Array, rate: float, seed: int) -> Array:
     ----------
     x : ndarray of any shape
     rate : float in [0, 1)
-    seed : int
+    seed : int, or ndarray of uint64 of shape (1,)
         At least 0.
 
     Raises
@@ -171,13 +173,15 @@ def dropout(x: Array, rate: float, seed: int) -> Array:
     """
     if not 0 <= rate < 1:
         raise ValueError(f"Dropout: rate must be in [0, 1), got {rate!r}")
-    key = integer(seed, "Dropout: seed")
+    if not isinstance(seed, np.ndarray):
+        seed = np.array([integer(seed, "Dropout: seed") & (2**64 - 1)], np.uint64)
+    elif seed.shape != (1,) or seed.dtype != np.uint64:
+        raise ValueError(f"Dropout: seed must be one uint64, got {seed.dtype} {seed.shape}")
     y = engine.empty(x.shape, x.dtype)
     plan = engine.Plan()
     plan.add(
-        engine.kernels(x.dtype).dropout, _jobs(x.size), x=x, y=y, count=x.size, chunk=_CHUNK,
-        key0=key & 0xFFFFFFFF, key1=key >> 32 & 0xFFFFFFFF,
-        threshold=min(round(rate * 2**32), 2**32 - 1), factor=1 / (1 - rate),
+        engine.kernels(x.dtype).dropout, _jobs(x.size), x=x, seed=seed, y=y, count=x.size,
+        chunk=_CHUNK, threshold=min(round(rate * 2**32), 2**32 - 1), factor=1 / (1 - rate),
         scratch=256 * (4 + 4 + x.itemsize), work=8 * x.nbytes,
     )  # fmt: skip
     plan.run()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from cycnn import engine
 from cycnn._check import Array
 from cycnn.ops.elementwise import dropout, same_shape
@@ -118,7 +120,7 @@ def maximum_backward(dy: Array, arrays: Sequence[Array], y: Array) -> tuple[Arra
     return tuple(gradients)
 
 
-def channel_dropout(x: Array, rate: float, seed: int) -> Array:
+def channel_dropout(x: Array, rate: float, seed: int | Array) -> Array:
     """Return y = x / (1 - rate) with each channel of each sample zeroed with probability `rate`.
 
     The mask is the one that `dropout` with the same rate and seed puts on an array (N, C), so it
@@ -128,7 +130,7 @@ def channel_dropout(x: Array, rate: float, seed: int) -> Array:
     ----------
     x : ndarray of shape (N, ..., C)
     rate : float in [0, 1)
-    seed : int
+    seed : int, or ndarray of uint64 of shape (1,)
         At least 0.
 
     Raises
@@ -144,9 +146,7 @@ def channel_dropout(x: Array, rate: float, seed: int) -> Array:
     if x.ndim < 2:
         raise ValueError(f"Dropout: x must have shape (N, ..., C), got {x.shape}")
     images, channels, pixels = x.shape[0], x.shape[-1], math.prod(x.shape[1:-1])
-    ones = engine.empty((images, channels), x.dtype)
-    ones.fill(1)
-    factor = dropout(ones, rate, seed)
+    factor = dropout(np.ones((images, channels), x.dtype), rate, seed)
     y = engine.empty(x.shape, x.dtype)
     chunk = max(_CHUNK // max(channels, 1), 1)
     plan = engine.Plan()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cycnn._check import Array, as_input, is_input
-from cycnn.engine import Block, Bound, Plan, empty, kernels
+from cycnn.engine import Block, Bound, Plan, empty, kernels, outside_plans
 from cycnn.ops.elementwise import same_shape
 from cycnn.ops.rows import cut_rows
 
@@ -35,8 +35,6 @@ class Normalisation(NamedTuple):
     mean, variance : ndarray of float64 of shape (C,)
     table : buffer of (3, period)
         mean, gamma / sqrt(variance + eps) and beta, each repeated over the kernels' columns.
-    followed : ndarray of float64 of shape (2, C), or None
-        Where the running mean and variance have moved to.
     eps : float
     constant : bool
         Whether mean and variance were given instead of taken from the array.
@@ -49,7 +47,6 @@ class Normalisation(NamedTuple):
     mean: Array
     variance: Array
     table: Array | Block
-    followed: Array | None
     eps: float
     constant: bool
     joined: bool
@@ -135,28 +132,25 @@ def _passes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Passes:
 def _statistics(
     plan: Plan, x: Array, gamma: Array, beta: Array, eps: float,
     running: tuple[Array, Array] | None = None, momentum: float = 0.0,
-) -> tuple[Array, Block, Array | None]:  # fmt: skip
-    """Add the steps that take mean and variance.
-
-    Return both, the table that `apply` reads, and where the running statistics have moved to.
-    """
+) -> tuple[Array, Block]:  # fmt: skip
+    """Add the steps that take mean and variance; return both, and the table that `apply` reads."""
     passes, C = _passes(x.shape, x.dtype), x.shape[-1]
     moments, table = empty((2, C), np.float64), Block(3 * passes.row_size)
     mean, variance = moments
     partial = Block(passes.partial_size)
-    followed = None if running is None else empty((2, C), np.float64)
     running_mean, running_variance = running or (None, None)
     plan.append(passes.statistics, x=x, partial=partial)
     plan.append(
         passes.merge, partial=partial, gamma=gamma, beta=beta, mean=mean, variance=variance,
         table=table, running_mean=running_mean, running_variance=running_variance,
-        followed=followed, eps=eps, momentum=momentum,
+        eps=eps, momentum=momentum,
     )  # fmt: skip
-    return moments, table, followed
+    return moments, table
 
 
 def _table(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
     """Return the table of y = (x - mean) scale + shift, each of them one value per channel."""
+    outside_plans()
     period, C = _passes(x.shape, x.dtype).period, x.shape[-1]
     table = empty((3, period // C, C), x.dtype)
     table[0] = mean
@@ -209,7 +203,7 @@ def batch_norm(
     slope : float
         Of "leaky_relu" below 0, at least 0.
     running : (mean, variance), optional
-        Two ndarrays of float64 of shape (C,), which stay as they are.
+        Two ndarrays of float64 of shape (C,), updated in place.
     momentum : float
         In [0, 1]: how much of the running statistics stays.
 
@@ -217,12 +211,13 @@ def batch_norm(
     -------
     y : ndarray of the shape of x
     how : Normalisation
-        Holds mean, variance and what the running ones have become.
+        Holds mean and variance.
 
     Raises
     ------
     ValueError
-        If a shape is wrong, there are fewer than two values per channel, or f is unknown.
+        If a shape is wrong, there are fewer than two values per channel, f is unknown, momentum is
+        out of range, or running statistics cannot be updated in place.
 
     References
     ----------
@@ -232,17 +227,21 @@ def batch_norm(
     gamma = _per_channel(gamma, x, x.dtype, "gamma")
     beta = _per_channel(beta, x, x.dtype, "beta")
     rectifier = _rectifier(activation, slope)
-    if running is not None:
-        running = (
-            _per_channel(running[0], x, np.float64, "running mean"),
-            _per_channel(running[1], x, np.float64, "running variance"),
-        )
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"{_NAME}: momentum must be in [0, 1], got {momentum!r}")
+    for name, array in zip(("mean", "variance"), running or (), strict=False):
+        if _per_channel(array, x, np.float64, f"running {name}") is not array or not (
+            array.flags.carray
+        ):
+            raise ValueError(
+                f"{_NAME}: running {name} must be a writable float64 array, got {array!r:.80}"
+            )
     plan = Plan()
-    (mean, variance), table, followed = _statistics(plan, x, gamma, beta, eps, running, momentum)
+    (mean, variance), table = _statistics(plan, x, gamma, beta, eps, running, momentum)
     y = _apply(plan, x, table, residual, rectifier)
     plan.run()
     joined = residual is not None
-    return y, Normalisation(mean, variance, table, followed, eps, False, joined, rectifier)
+    return y, Normalisation(mean, variance, table, eps, False, joined, rectifier)
 
 
 def batch_norm_inference(
@@ -293,7 +292,7 @@ def batch_norm_inference(
     y = _apply(plan, x, table, residual, rectifier)
     plan.run()
     joined = residual is not None
-    return y, Normalisation(mean, variance, table, None, eps, True, joined, rectifier)
+    return y, Normalisation(mean, variance, table, eps, True, joined, rectifier)
 
 
 def batch_norm_backward(
@@ -397,7 +396,7 @@ def channel_statistics(x: Array) -> tuple[Array, Array]:
     _check_input(x, 1)
     C = x.shape[-1]
     plan = Plan()
-    moments, _, _ = _statistics(plan, x, np.ones(C, x.dtype), np.zeros(C, x.dtype), 1.0)
+    moments, _ = _statistics(plan, x, np.ones(C, x.dtype), np.zeros(C, x.dtype), 1.0)
     plan.run()
     mean, variance = moments
     return mean, variance
