@@ -355,11 +355,11 @@ cdef class Reserve:
         cdef Lease lease = Lease.__new__(Lease)
         cdef Chunk* c
         cdef Py_ssize_t i
-        cdef bint free = True
+        cdef bint all_free = True
         PyThread_acquire_lock(lock, 1)
         for i in range(self.count):
-            free = free and self.chunks[i].chunk.free
-        if free:
+            all_free = all_free and self.chunks[i].chunk.free
+        if all_free:
             for i in range(self.count):
                 c = self.chunks[i].chunk
                 unlink(c)
@@ -367,7 +367,7 @@ cdef class Reserve:
                 count_live(c.used)
             lease.reserve = self
         PyThread_release_lock(lock)
-        return lease if free else None
+        return lease if all_free else None
 
 
 cdef class Lease:

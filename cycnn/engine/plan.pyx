@@ -372,7 +372,7 @@ cdef unsigned long recording_thread
 
 
 def begin_recording(Plan plan not None, memory not None):
-    """Add what this thread runs from now on to `plan`, and have `memory` note the blocks it is given.
+    """Add what this thread runs from now on to `plan`; `memory` notes the blocks it is given.
 
     Say whether that can be: one recording at a time may be made.
     """

@@ -27,23 +27,27 @@ from cycnn.ops.problem import Problem, forward_axes
 
 # Pixels of a block: a panel of dy and what a tile reads of x fit the first-level cache.
 BLOCK_PIXELS = 128
-POINTWISE_PIXELS = 96  # of a 1x1 kernel, which reads both where they are
+POINTWISE_PIXELS = 96  # where x is read where it is
 # Channels of a block, at most: a block of x fits the second-level cache.
 BLOCK_CHANNELS = (64, 128, 256)
 IN_PLACE_CHANNELS = (48, *BLOCK_CHANNELS)  # of an x that is read where it is
-# What parts of a job take, as measured, in cycles; a row of a tile takes one for each pixel.
-READ = 2.0  # a pixel of a panel of dy, in place
-PACK = 8.0  # the same, packed
-ALONE = 3.0  # added where a job has one panel of several: lines of dy, not whole rows
+# What parts of a job take, as measured, in cycles.
+ROW = 1.1  # a row of a tile, for each pixel
+MEET = 0.25  # added to it where x is in place and its pixels meet in the first-level cache
+READ = 3.5  # a pixel of a panel of dy, in place
+PACK = 4.0  # the same, packed
+PACK_FAR = 28.0  # the same, where pixels are a page or more apart
+ALONE = 8.0  # added where a job has one panel of several: lines of dy, not whole rows
 HALF = 0.7  # a panel of one vector, of one of two
-COPY = 0.5  # an element of the slab
-UPDATE = 3.0  # a row of a panel of dweight, read and written once for each block of pixels
+COPY = 0.9  # an element of the slab
+UPDATE = 5.0  # a row of a panel of dweight, read and written once for each block of pixels
 BLOCK = 500.0  # a block of pixels
-JOB = 2000.0
-ADD = 1.5  # a vector of a partial sum
-TURN = 1.0  # an element of dweight, transposed
+JOB = 4000.0
+ADD = 3.5  # a vector of a partial sum
+TURN = 3.0  # an element of dweight, transposed
 # Lines of one set that stay in the first-level cache.
 WAYS = 8
+WAYS_OF_X = 6  # of them, beside a panel of dy
 
 
 class _Product(NamedTuple):
@@ -93,32 +97,25 @@ def _sets(pitch: int, itemsize: int) -> int:
     return min(64, 4096 // math.gcd(pitch * itemsize, 4096))
 
 
-def _in_place(p: Problem, rows: int, unit: SimpleNamespace) -> bool:
-    """Whether a 1x1 kernel reads rows of x where they are.
-
-    Not if its pixels meet in few sets (of strided ones, as measured, in two) or if a tile would
-    read beyond them.
-    """
-    stride = p.stride[2]
-    return _sets(stride * rows * p.groups, unit.itemsize) > stride and rows % (unit.MR // 3) == 0
-
-
 def _products(p: Problem, unit: SimpleNamespace) -> Iterator[_Product]:
-    """Yield the matrix products that give the weight gradient: of a 1x1 kernel there are two."""
+    """Yield the matrix products that give the weight gradient.
+
+    Of a 1x1 kernel there are two, and each may read x where it is, unless a tile would read beyond
+    a row of it.
+    """
     channels, filters = p.channels // p.groups, p.filters // p.groups
-    if not p.pointwise:
-        axes = forward_axes(p)
-        copy = not (blocking.readable_in_place(p.batch, axes) and _in_place(p, channels, unit))
-        pixels = BLOCK_PIXELS if copy else POINTWISE_PIXELS
-        yield _Product(p.batch, axes, p.kernel, channels, filters, p.groups, pixels, copy, False)
-        return
-    axes = blocking.pointwise_axes(p.batch * math.prod(p.out))
-    sides = [(channels, filters), (filters, channels)]
-    for swapped, (rows, columns) in enumerate(sides if p.groups == 1 else sides[:1]):
-        copy = p.groups > 1 or not _in_place(p, rows, unit)
-        yield _Product(
-            1, axes, p.kernel, rows, columns, p.groups, POINTWISE_PIXELS, copy, bool(swapped)
+    batch, axes, sides = p.batch, forward_axes(p), [(channels, filters)]
+    if p.pointwise:
+        batch, axes = 1, blocking.pointwise_axes(p.batch * math.prod(p.out))
+        sides += [(filters, channels)] * (p.groups == 1)
+    for swapped, (rows, columns) in enumerate(sides):
+        product = _Product(
+            batch, axes, p.kernel, rows, columns, p.groups, BLOCK_PIXELS, True, bool(swapped)
         )
+        yield product
+        whole = rows % (unit.MR // 3) == 0 and p.groups == 1
+        if whole and blocking.readable_in_place(batch, axes):
+            yield product._replace(pixels=POINTWISE_PIXELS, copy=False)
 
 
 def _cuts(m: _Product, unit: SimpleNamespace) -> Iterator[_Cut]:
@@ -136,8 +133,13 @@ def _cuts(m: _Product, unit: SimpleNamespace) -> Iterator[_Cut]:
     for channels in sorted({blocking.even_part(m.channels, n, whole) for n in most}):
         blocks = blocking.pixel_blocks(m.batch, m.axes, channels, unit, m.pixels)
         rows = m.taps[0] * m.taps[1] * _round_up(m.taps[2] * channels, unit.MR // 3)
-        in_place = WAYS * _sets(m.filters * m.groups, unit.itemsize) >= blocks.pixels
-        read = READ if in_place else PACK
+        sets = _sets(m.filters * m.groups, unit.itemsize)
+        in_place = WAYS * sets >= blocks.pixels
+        read = READ if in_place else PACK if sets > 1 else PACK_FAR
+        row = ROW
+        if not m.copy:
+            sets_of_x = _sets(m.axes[2].spacing * m.channels, unit.itemsize)
+            row += MEET * max(0.0, 1 - WAYS_OF_X * sets_of_x / blocks.pixels)
         for split, chunks in itertools.product((1, 2, 4, 8, 16, 32), repeat=2):
             partial = chunks * size if chunks > 1 or m.swapped else 0
             if (
@@ -149,7 +151,7 @@ def _cuts(m: _Product, unit: SimpleNamespace) -> Iterator[_Cut]:
             per_job = -(-panels // split)
             jobs = chunks * m.groups * -(-m.channels // channels) * -(-panels // per_job)
             alone = ALONE if per_job == 1 < panels else 0.0
-            panel = blocks.pixels * (rows + read + alone) + UPDATE * rows
+            panel = blocks.pixels * (row * rows + read + alone) + UPDATE * rows
             block = panel * (per_job - narrow / split) + BLOCK
             if m.copy:
                 block += COPY * blocks.slab
