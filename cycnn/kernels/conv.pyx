@@ -6,6 +6,8 @@ No im2col matrix: a job copies the input under its block of output pixels into a
 border (window.pxd), in blocks of channels, and multiplies windows by packed weights in register
 tiles (tile.pxd).  A tile's rows are any MR pixels of the block, so tiles are full on small images
 too.  Partial sums over channel blocks wait in y; bias and activation follow the last block.
+Where there is one block of pixels, each panel of weights is met once: its job packs it, block by
+block of channels, in scratch memory, and no other thread waits for it or reads it.
 
 Loop nest of a job:  channel block > panel of NR kernels > class of pixels > MR pixels > taps.
 
@@ -33,9 +35,17 @@ WINDOW_SLOTS = (
 )
 
 
+cdef struct Weights:
+    # How the weights of a sum lie in w: element (t, c, k) of group g at
+    # tap[t] * ST + c * SC + k * SK + g * SG.
+    const int64_t* tap          # IN   (T,), which tap of w is tap t
+    Py_ssize_t ST, SC, SK, SG
+
+
 cdef struct ConvArgs:
     Window window
-    const real* w               # IN   packed, (G, CB, KP, taps, channels, NR)
+    const real* w               # IN   packed, (G, CB, KP, taps, channels, NR); or as they are
+    Weights weights             # how they are
     const real* bias            # IN   (K,) or NULL
     real* y                     # OUT  (N, YD, YH, YW, K); output o is at U + o * V
     Py_ssize_t YD, YH, YW, K
@@ -52,6 +62,8 @@ cdef struct ConvArgs:
     const int64_t* class_taps       # IN   (...,) taps th * TW + tw, class by class
     const int64_t* class_tap_start  # IN   (classes + 1,) into class_taps
     Py_ssize_t at_y, at_classes, at_taps, at_bias, at_spare, at_slab    # bytes into scratch
+    Py_ssize_t at_weights       # where panels are packed; 0 where w is packed
+    Py_ssize_t together         # panels packed at a time
 
 
 cdef enum:
@@ -167,6 +179,30 @@ cdef void clear(const Class* cls, Py_ssize_t begin, Py_ssize_t end) noexcept nog
         memset(cls.y[i] + begin, 0, (end - begin) * sizeof(real))
 
 
+cdef enum:
+    TURN = 16                   # rows of w that are packed for a panel before it is the next one's
+
+
+cdef void pack_panels(
+    const Weights* at, const real* w, Py_ssize_t g, Py_ssize_t taps,
+    Py_ssize_t channel, Py_ssize_t channels,
+    Py_ssize_t K, Py_ssize_t first, Py_ssize_t last,    # panels
+    real* packed,               # OUT  (panels, taps, channels, NR)
+) noexcept nogil:
+    """Pack some panels of a block of channels."""
+    cdef Py_ssize_t t, p, c, rows = <Py_ssize_t>TURN if last - first > 1 else channels
+    cdef const real* tap
+    for t in range(taps):
+        tap = w + g * at.SG + at.tap[t] * at.ST + channel * at.SC
+        c = 0
+        while c < channels:
+            for p in range(first, last):
+                pack_panel(tap + c * at.SC + p * NR * at.SK, at.SC, at.SK, min(rows, channels - c),
+                           min(<Py_ssize_t>NR, K - p * NR),
+                           packed + (((p - first) * taps + t) * channels + c) * NR)
+            c = c + rows
+
+
 cdef Ahead next_block(
     const ConvArgs* a, Py_ssize_t index, Py_ssize_t channel, Py_ssize_t channels,
     Py_ssize_t times,
@@ -216,7 +252,15 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
                  * (last - first))
         ahead = next_block(a, job % a.blocks + 1, g * C + c, b.channels, times)
         for p in range(first, last):
-            w = a.w + (g * C + c) * taps * panels * NR + p * taps * b.channels * NR
+            if a.at_weights == 0:
+                w = a.w + (g * C + c) * taps * panels * NR + p * taps * b.channels * NR
+            else:
+                i = (p - first) % a.together
+                w = <real*>(scratch + a.at_weights)
+                if i == 0:
+                    pack_panels(&a.weights, a.w, g, taps, c, b.channels, K, p,
+                                min(last, p + a.together), <real*>w)
+                w = w + i * taps * b.channels * NR
             columns = min(<Py_ssize_t>NR, K - p * NR)
             flags = ACCUMULATE if c > 0 else 0
             bias = NULL
@@ -234,17 +278,12 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
 
 
 cdef struct PackArgs:
-    const real* w               # IN   element (t, c, k) of group g at t*ST + c*SC + k*SK + g*SG
+    const real* w               # IN
+    Weights weights             # how they lie
     real* packed                # OUT  (G, CB, KP, T, channels, NR), columns beyond K are zero
-    const int64_t* tap          # IN   (T,), which tap of w is tap t
     Py_ssize_t T, C, K          # of one group
-    Py_ssize_t ST, SC, SK, SG
     Py_ssize_t channel_block
     Py_ssize_t panels           # of one job
-
-
-cdef enum:
-    TURN = 16                   # rows of w that are packed for a panel before it is the next one's
 
 
 cdef void pack(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
@@ -254,20 +293,9 @@ cdef void pack(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     cdef Py_ssize_t blocks = (a.C + a.channel_block - 1) // a.channel_block
     cdef Py_ssize_t g = job // (splits * blocks), split = job % splits
     cdef Py_ssize_t c0 = job // splits % blocks * a.channel_block
-    cdef Py_ssize_t channels = min(a.channel_block, a.C - c0), t, p, c
-    cdef Py_ssize_t rows = <Py_ssize_t>TURN if a.panels > 1 else channels
-    cdef const real* w
-    for t in range(a.T):
-        w = a.w + g * a.SG + a.tap[t] * a.ST + c0 * a.SC
-        c = 0
-        while c < channels:
-            for p in range(split * a.panels, min(panels, (split + 1) * a.panels)):
-                pack_panel(
-                    w + c * a.SC + p * NR * a.SK, a.SC, a.SK,
-                    min(rows, channels - c), min(<Py_ssize_t>NR, a.K - p * NR),
-                    a.packed + (((g * a.C + c0) * panels + p * channels) * a.T + t * channels + c)
-                    * NR)
-            c = c + rows
+    cdef Py_ssize_t channels = min(a.channel_block, a.C - c0), first = split * a.panels
+    pack_panels(&a.weights, a.w, g, a.T, c0, channels, a.K, first, min(panels, first + a.panels),
+                a.packed + ((g * a.C + c0) * panels + first * channels) * a.T * NR)
 
 
 cdef struct FoldArgs:
@@ -331,11 +359,12 @@ cdef void fold(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
 
 JOBS = {
     "conv": publish(<void*>conv, sizeof(ConvArgs), WINDOW_SLOTS + (
-        "w* bias* y* YD YH YW K UD UH UW VD VH VW groups channel_block blocks panels flags classes "
+        "w* tap* ST SC SK SG bias* y* YD YH YW K UD UH UW VD VH VW "
+        "groups channel_block blocks panels flags classes "
         "class_pixels* class_start* class_taps* class_tap_start* "
-        "at_y at_classes at_taps at_bias at_spare at_slab")),
+        "at_y at_classes at_taps at_bias at_spare at_slab at_weights together")),
     "fold": publish(<void*>fold, sizeof(FoldArgs), (
         "z* dx* N D H W C OD OH OW TD TH TW SD SH SW ED EH EW PD PH PW rows")),
     "pack": publish(<void*>pack, sizeof(PackArgs),
-                    "w* packed* tap* T C K ST SC SK SG channel_block panels"),
+                    "w* tap* ST SC SK SG packed* T C K channel_block panels"),
 }

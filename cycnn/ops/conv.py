@@ -41,9 +41,10 @@ __all__ = ["conv", "conv_backward_input", "conv_backward_weight", "conv_output_s
 
 ACTIVATIONS = {None: 0, "relu": 2}  # flags of kernels/tile.pxd
 
-# Where the rows of w lie along the kernels, this many neighbouring panels are packed by one job,
-# which then reads several cache lines of each row (fewer where that would leave few jobs).
+# Where the rows of w lie along the kernels, this many neighbouring panels are packed at a time:
+# several cache lines of each row (fewer where that would leave few jobs).
 PANELS_TOGETHER = 4
+PACKED_BYTES = 128 << 10  # of panels that a job packs for itself at a time, at most
 FOLD_BYTES = 4 << 20  # of the product of a fold
 FOLD_ELEMENTS = 1 << 16  # of it that a job reads, about
 
@@ -56,7 +57,7 @@ class _Sum(NamedTuple):
     """One run of the conv kernel and the packing of its weights, all but the arrays."""
 
     conv: Bound
-    pack: Bound
+    pack: Bound | None  # None where each job packs what it reads
     packed_size: int
 
 
@@ -76,7 +77,9 @@ def _sum(
         if classes and classes.cost > 0.9 * taps * blocks.pixels:
             classes = None
     panels = -(-group_k // unit.NR)
-    splits = min(panels, -(-blocking.MIN_JOBS // (p.groups * blocks.number)))
+    # A job that packs its own panels had better have two of them, for two lines of each row of w.
+    jobs = blocking.MIN_JOBS if blocks.number > 1 else blocking.MIN_JOBS // 2
+    splits = min(panels, -(-jobs // (p.groups * blocks.number)))
     per_job = -(-panels // splits)
     splits = -(-panels // per_job)
     count = len(classes.start) - 1 if classes else 0
@@ -89,47 +92,59 @@ def _sum(
     at_bias = scratch.take(unit.NR * unit.itemsize)
     at_spare = scratch.take((group_k + unit.NR) * unit.itemsize)
     at_slab = scratch.take(blocks.slab * unit.itemsize if copy else 0)
+    weights = {"tap": np.array(tap, np.int64), **strides}
+    at_weights = together = 0
+    if blocks.number == 1 and taps:
+        panel_size = taps * block * unit.NR * unit.itemsize
+        together = max(1, min(PANELS_TOGETHER, per_job, PACKED_BYTES // panel_size))
+        at_weights = scratch.take(together * panel_size)
     conv = blocking.window_slots(batch, axes, blocks, channels, copy)
-    conv |= {
+    conv |= weights | {
         "K": filters, "groups": p.groups, "channel_block": block,
         "blocks": blocks.number, "panels": per_job, "classes": count,
         "class_pixels": classes and classes.pixels, "class_start": classes and classes.start,
         "class_taps": classes and classes.taps, "class_tap_start": classes and classes.tap_start,
         "at_y": at_y, "at_classes": at_classes, "at_taps": at_taps, "at_bias": at_bias,
-        "at_spare": at_spare, "at_slab": at_slab, "scratch": scratch.size,
+        "at_spare": at_spare, "at_slab": at_slab, "at_weights": at_weights, "together": together,
+        "scratch": scratch.size,
         "work": 2.0 * batch * math.prod(a.out for a in axes) * taps * group_c * filters,
     }  # fmt: skip
     for letter, axis, extent in zip("DHW", axes, result, strict=True):
         conv |= {f"Y{letter}": extent, f"U{letter}": axis.start, f"V{letter}": axis.stride}
+    sum_ = unit.conv.bind(p.groups * blocks.number * splits, **conv)
+    if at_weights or not taps:
+        return _Sum(sum_, None, 0)
     channel_blocks = -(-group_c // block)
     together = 1
     if strides["SK"] == 1:
         jobs = p.groups * channel_blocks * panels
         together = max(1, min(PANELS_TOGETHER, jobs // blocking.MIN_JOBS))
-    pack = {
-        "tap": np.array(tap, np.int64), "T": taps, "C": group_c, "K": group_k,
-        "channel_block": block, "panels": together,
-        "work": 2.0 * unit.itemsize * taps * group_c * filters, **strides,
+    pack = weights | {
+        "T": taps, "C": group_c, "K": group_k, "channel_block": block, "panels": together,
+        "work": 2.0 * unit.itemsize * taps * group_c * filters,
     }  # fmt: skip
-    pack_jobs = p.groups * channel_blocks * -(-panels // together) if taps else 0
-    return _Sum(
-        unit.conv.bind(p.groups * blocks.number * splits, **conv),
-        unit.pack.bind(pack_jobs, **pack),
-        taps * channels * panels * unit.NR,
-    )
+    pack_jobs = p.groups * channel_blocks * -(-panels // together)
+    return _Sum(sum_, unit.pack.bind(pack_jobs, **pack), taps * channels * panels * unit.NR)
 
 
 def _run_sums(
     sums: Sequence[_Sum], x: Array, weight: Array, bias: Array | None, y: Array, flags: int
 ) -> None:
     """Pack the weights of all sums, then run all sums, side by side."""
-    packed = [Block(s.packed_size * x.itemsize) for s in sums]
     plan = Plan()
-    for i, s in enumerate(sums):
-        plan.append(s.pack, w=weight, packed=packed[i], beside=i > 0)
+    packed = [_pack(plan, s, weight, beside=i > 0) for i, s in enumerate(sums)]
     for i, s in enumerate(sums):
         plan.append(s.conv, x=x, w=packed[i], bias=bias, y=y, flags=flags, beside=i > 0)
     plan.run()
+
+
+def _pack(plan: Plan, s: _Sum, weight: Array, *, beside: bool = False) -> Array | Block:
+    """Add the step that packs the weights of a sum, if there is one; return what the sum reads."""
+    if s.pack is None:
+        return weight
+    packed = Block(s.packed_size * weight.itemsize)
+    plan.append(s.pack, w=weight, packed=packed, beside=beside)
+    return packed
 
 
 @lru_cache(maxsize=512)
@@ -204,13 +219,12 @@ def _run_fold(p: Problem, dy: Array, weight: Array, dx: Array) -> None:
     images = min(p.batch, max(1, FOLD_BYTES // size))
     z = Block(images * size)
     plan = Plan()
-    packed = None
+    packed: Array | Block | None = None
     for first in range(0, p.batch, images):
         part = slice(first, first + images)
         f = _fold(p._replace(batch=min(images, p.batch - first)))
-        if packed is None:
-            packed = Block(f.product.packed_size * dy.itemsize)
-            plan.append(f.product.pack, w=weight, packed=packed)
+        if packed is None or f.product.pack is None:
+            packed = _pack(plan, f.product, weight)
         plan.append(f.product.conv, x=dy[part], w=packed, bias=None, y=z, flags=0)
         plan.append(f.fold, z=z, dx=dx[part])
     plan.run()
