@@ -57,9 +57,9 @@ def replays(runs, monkeypatch):
     """Return a list to which every replay from now on adds its shape."""
     seen, replay = [], runs._replay
 
-    def spy(step, lease, x):
-        seen.append(x.shape)
-        return replay(step, lease, x)
+    def spy(run, lease):
+        seen.append(run.inputs[0].shape)
+        return replay(run, lease)
 
     monkeypatch.setattr(runs, "_replay", spy)
     return seen
@@ -129,7 +129,7 @@ def test_a_trainer_replays_its_steps(rng, monkeypatch):
         seen = replays(trainer._runs, monkeypatch)
         history = trainer.fit(x, y, epochs=3, batch_size=8, validation=(x, y), rng=0, verbose=0)
         assert len(seen) == (7 if known else 0)  # of 9, two shapes being recorded once
-        assert not trainer._runs._steps  # nor is memory kept for it
+        assert not trainer._runs._kept  # nor is memory kept for it
         twins.append((model, history["loss"], history["val_loss"]))
     (a, *figures), (b, *others) = twins
     assert figures == others
@@ -309,3 +309,61 @@ if child:
 else:
     os._exit(0 if np.isfinite(loss) else 1)
 """)
+
+
+def predicted(model, x, batch_size):
+    """Return predictions that were never recorded."""
+    return copy.deepcopy(model).predict(x, batch_size)
+
+
+def leases(model):
+    """Return how many runs are kept that can be replayed."""
+    return sum(bool(run.replays) for run in model._prediction_runs()._kept.values())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_predictions(rng, threads):
+    model = cycnn.models.lenet(10, (28, 28, 1), rng=0)
+    with cycnn.num_threads(threads):
+        for _ in range(5):
+            x = normal(rng, (19, 28, 28, 1))
+            assert same_bits(model.predict(x, 8), predicted(model, x, 8))
+            assert same_bits(model.predict(x[:3], 3), predicted(model, x[:3], 3))
+            assert leases(model) == 1  # batches of 8; the others come once at a time
+        kept = [model.predict(x[:8], 8) for _ in range(3)]
+    assert same_bits(kept[0], kept[1]) and not np.shares_memory(kept[0], kept[1])
+
+
+def test_predictions_see_what_changes(rng):
+    model = cycnn.models.lenet(10, (28, 28, 1), rng=0)
+    x = normal(rng, (4, 28, 28, 1))
+    before = [model.predict(x) for _ in range(3)][-1]
+    model[0].weight.assign(2 * model[0].weight.data)
+    after = model.predict(x)
+    assert leases(model) == 1
+    assert same_bits(after, predicted(model, x, None)) and not same_bits(after, before)
+
+
+def test_predictions_of_normalised_models_are_run(rng):
+    model, x = small(), normal(rng, (4, 6, 6, 2))
+    assert all(same_bits(model.predict(x), predicted(model, x, None)) for _ in range(4))
+    assert leases(model) == 0  # the table of running statistics is NumPy's
+
+
+def test_threads_predict_with_one_model(rng):
+    model = cycnn.models.lenet(10, (14, 14, 1), rng=0)
+    x = normal(rng, (40, 5, 14, 14, 1))
+    expected = [predicted(model, rows, 5) for rows in x]
+    found = [None] * len(x)
+
+    def work(first):
+        for _ in range(10):
+            for i in range(first, len(x), 4):
+                found[i] = model.predict(x[i], 5)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(map(same_bits, found, expected))

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cycnn import ops
 from cycnn._check import Array, as_input, positive_int
 from cycnn.graph import executor
 from cycnn.graph.fuse import fuse
 from cycnn.graph.program import Composite, Program, lower, pack, unpack
+from cycnn.graph.replay import PredictionRuns
 from cycnn.layers import Backward, Layer, Parameter, Shapes, Source
 from cycnn.layers.base import batched
 from cycnn.layers.building import each
@@ -35,6 +35,7 @@ class Model(Composite):
 
     _program: Program | None = None
     _fused: tuple[Program, Program] | None = None  # a program, and what is run in its place
+    _predictions: tuple[Program, PredictionRuns] | None = None  # of a program
     _classes: tuple[str, ...] | None = None
 
     def children(self) -> dict[str, Layer]:
@@ -77,8 +78,16 @@ class Model(Composite):
             self._fused = program, fuse(program)
         return self._fused[1]
 
+    def _prediction_runs(self) -> PredictionRuns:
+        """Return what runs predictions."""
+        if self._predictions is None or self._predictions[0] is not self.program:
+            runs = PredictionRuns(self.program, self._runnable())
+            self._predictions = self.program, runs
+        return self._predictions[1]
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_fused"}
+        left_out = "_fused", "_predictions"
+        return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def macs(self, input_shape: Shapes) -> int:
         """Return the multiply-adds of all layers for one sample."""
@@ -151,7 +160,7 @@ class Model(Composite):
         ValueError
             If a shape is not (N, *input_shape).
         """
-        program, dtype, owner = self._runnable(), self.dtype, type(self).__name__
+        runs, dtype, owner = self._prediction_runs(), self.dtype, type(self).__name__
         step = positive_int(
             DEFAULT_BATCH_SIZE if batch_size is None else batch_size, f"{owner}: batch_size"
         )
@@ -161,10 +170,9 @@ class Model(Composite):
         for start in range(0, rows, step):
             part = slice(start, start + step)
             batch = tuple(as_input(a[part], dtype, f"{owner}: x") for a in inputs)
-            with ops.planned_for(step):
-                outputs, _ = executor.forward(program, batch, False, keep=False)
-            for result, y in zip(results, outputs, strict=True):
+            for result, y in zip(results, runs(batch, step), strict=True):
                 result[part] = y
+            del y  # it may lie where the next one will
         return unpack(results)
 
     @property
