@@ -258,7 +258,7 @@ cdef void give(Chunk* c) noexcept nogil:
 
 
 cdef Reserve noting = None                      # takes note of what its thread is given
-cdef unsigned long noting_thread
+cdef unsigned long noting_thread = 0            # nobody else looks at it
 cdef size_t reserves = 0                        # how many there have been
 
 
@@ -306,14 +306,19 @@ cdef class Reserve:
     def begin(self):
         """Take note from now on, of this thread; say whether that can be: one at a time may."""
         global noting, noting_thread
-        if noting is not None:
-            return False
-        noting, noting_thread = self, PyThread_get_thread_ident()
-        return True
+        cdef bint taken
+        PyThread_acquire_lock(lock, 1)
+        taken = noting is not None
+        if not taken:
+            noting = self
+            noting_thread = PyThread_get_thread_ident()
+        PyThread_release_lock(lock)
+        return not taken
 
     def end(self):
         """Take note no more."""
-        global noting
+        global noting, noting_thread
+        noting_thread = 0
         noting = None
 
     cdef int note(self, Chunk* chunk) except -1:

@@ -362,13 +362,13 @@ cdef class Plan:
                             run_alone(self.steps + s, end - s, self.values, shares + s * n, n,
                                       scratch + threadid() * stride)
                     s = end
-        if recorded is not None and recording_thread == PyThread_get_thread_ident():
+        if recording_thread == PyThread_get_thread_ident():
             recorded.take_over(self, recorded_memory)
 
 
 cdef Plan recorded = None                       # to which its thread's runs are added
 cdef object recorded_memory
-cdef unsigned long recording_thread
+cdef unsigned long recording_thread = 0         # nobody else looks at the two
 
 
 def begin_recording(Plan plan not None, memory not None):
@@ -386,6 +386,7 @@ def begin_recording(Plan plan not None, memory not None):
 
 def end_recording():
     """Undo `begin_recording`."""
-    global recorded, recorded_memory
-    recorded_memory.end()
-    recorded = recorded_memory = None
+    global recorded, recorded_memory, recording_thread
+    recording_thread = 0
+    memory, recorded, recorded_memory = recorded_memory, None, None
+    memory.end()

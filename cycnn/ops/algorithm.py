@@ -154,7 +154,8 @@ def _sum_cost(p: Problem, direction: str) -> float:
     if inside < 0.9 and pixels > blocking.BLOCK_PIXELS:  # zeros are left out
         products *= inside
     weights = p.taps * p.channels * p.filters
-    return 0.52 * products + 4.4 * stores + weights * (1.9 if backward else 11.2 / float(unit.VL))
+    packing = 11.2 if pixels > blocking.BLOCK_PIXELS else 8.0  # by the jobs that read them
+    return 0.52 * products + 4.4 * stores + weights * (1.9 if backward else packing / unit.VL)
 
 
 def winograd_cost(p: Problem, direction: str, outputs: int) -> float:
@@ -169,7 +170,7 @@ def winograd_cost(p: Problem, direction: str, outputs: int) -> float:
     tile_outputs = t.number * t.elements * -(-filters // unit.VL)
     if direction == "weight":
         products, stores = _product(t.inputs, t.number, filters, unit)
-        transforms: float = 14.7 * tile_inputs + 4.0 * tile_outputs
+        transforms: float = 14.7 * tile_inputs + 6.0 * tile_outputs
         return t.elements * (0.56 * products + 4.3 * stores) + transforms
     products, stores = _product(t.number, t.inputs, filters, unit)
     weights = 3.5 * t.elements * t.inputs * -(-filters // unit.VL)
