@@ -13,6 +13,7 @@ import pytest
 import cycnn
 from cycnn import engine
 from cycnn.graph import TrainingRuns
+from cycnn.graph.replay import HABIT
 
 from .contract import cases
 from .helpers import normal, run_python, same_bits
@@ -325,8 +326,8 @@ def leases(model):
 def test_predictions(rng, threads):
     model = cycnn.models.lenet(10, (28, 28, 1), rng=0)
     with cycnn.num_threads(threads):
-        for _ in range(5):
-            x = normal(rng, (19, 28, 28, 1))
+        for _ in range(3):
+            x = normal(rng, (8 * HABIT + 3, 28, 28, 1))
             assert same_bits(model.predict(x, 8), predicted(model, x, 8))
             assert same_bits(model.predict(x[:3], 3), predicted(model, x[:3], 3))
             assert leases(model) == 1  # batches of 8; the others come once at a time
@@ -337,7 +338,7 @@ def test_predictions(rng, threads):
 def test_predictions_see_what_changes(rng):
     model = cycnn.models.lenet(10, (28, 28, 1), rng=0)
     x = normal(rng, (4, 28, 28, 1))
-    before = [model.predict(x) for _ in range(3)][-1]
+    before = [model.predict(x) for _ in range(HABIT + 2)][-1]
     model[0].weight.assign(2 * model[0].weight.data)
     after = model.predict(x)
     assert leases(model) == 1
@@ -346,7 +347,7 @@ def test_predictions_see_what_changes(rng):
 
 def test_predictions_of_normalised_models_are_run(rng):
     model, x = small(), normal(rng, (4, 6, 6, 2))
-    assert all(same_bits(model.predict(x), predicted(model, x, None)) for _ in range(4))
+    assert all(same_bits(model.predict(x), predicted(model, x, None)) for _ in range(HABIT + 2))
     assert leases(model) == 0  # the table of running statistics is NumPy's
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # Shapes whose runs are kept: those of full batches and of the last one of an epoch.
 _SHAPES = 2
 
+# How often in a row a shape is predicted before it is recorded: memory is kept for what is a habit.
+HABIT = 8
+
 BackwardOnly = Callable[[Array], None]
 
 
@@ -198,12 +201,13 @@ class TrainingRuns(_Runs):
 
 
 class PredictionRuns(_Runs):
-    """Runs a program forward; what it ran twice on a shape, one after the other, it replays."""
+    """Runs a program forward; a shape that came HABIT times in a row it replays from then on."""
 
     def __init__(self, program: Program, fused: Program) -> None:
         super().__init__(program)
         self._fused = fused
         self._last: Hashable = None
+        self._times = 0  # that it came in a row
 
     def __call__(self, inputs: Arrays, batch_size: int) -> Arrays:
         """Return the outputs, which the caller copies.
@@ -219,12 +223,13 @@ class PredictionRuns(_Runs):
         with ops.planned_for(batch_size):
             if not self._known:
                 return self._run(inputs)
+            self._last, self._times = key, self._times + 1 if self._last == key else 1
             state = self._state()
-            run, last, self._last = self._find(key, state), self._last, key
-            if run is None:
-                return self._record(inputs, key, state) if last == key else self._run(inputs)
-            lease = run.start(inputs)
-            if lease is None:
+            run = self._find(key, state)
+            if run is None and self._times >= HABIT:
+                return self._record(inputs, key, state)
+            lease = None if run is None else run.start(inputs)
+            if run is None or lease is None:
                 return self._run(inputs)
             return tuple(lease.array(*place) for place in run.outputs)
 
