@@ -173,7 +173,7 @@ def winograd_cost(p: Problem, direction: str, outputs: int) -> float:
         transforms: float = 14.7 * tile_inputs + 6.0 * tile_outputs
         return t.elements * (0.56 * products + 4.3 * stores) + transforms
     products, stores = _product(t.number, t.inputs, filters, unit)
-    weights = 3.5 * t.elements * t.inputs * -(-filters // unit.VL)
+    weights = 4.5 * t.elements * t.inputs * -(-filters // unit.VL)
     if direction == "input":  # transposed one by one
         weights += 0.75 * p.taps * p.channels * p.filters
     transforms = 7.2 * tile_inputs + weights
