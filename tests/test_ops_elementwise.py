@@ -121,3 +121,5 @@ def test_wrong_arguments_are_named():
         ops.concat([a, np.zeros((3, 4), "float32")], -1)
     with pytest.raises(ValueError, match="."):
         ops.relu_backward(a, b)
+    with pytest.raises(ValueError, match=r"seed must be one uint64, got int64 \(1,\)"):
+        ops.dropout(a, 0.5, np.array([3]))

@@ -257,6 +257,13 @@ def test_wrong_arguments_are_named():
         ops.batch_norm(x, one[:3], one, EPS)
     with pytest.raises(ValueError, match="beta"):
         ops.batch_norm(x, one, one[:3], EPS)
+    with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\], got 1.5"):
+        ops.batch_norm(x, one, one, 1e-5, momentum=1.5)
+    mean, fixed = np.zeros(4), np.zeros(4)
+    fixed.flags.writeable = False
+    for variance in (fixed, one):
+        with pytest.raises(ValueError, match="running variance must be a writable float64 array"):
+            ops.batch_norm(x, one, one, 1e-5, running=(mean, variance))
     with pytest.raises(ValueError, match="at least 2 values per channel"):
         ops.batch_norm(x[:1, :1], one, one, EPS)
     with pytest.raises(ValueError, match=r"residual must have shape \(2, 3, 4\), got \(2, 3, 1\)"):

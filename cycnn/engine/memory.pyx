@@ -290,8 +290,10 @@ cdef class Reserve:
 
     def __cinit__(self):
         global reserves
+        PyThread_acquire_lock(lock, 1)
         reserves += 1
         self.number = reserves
+        PyThread_release_lock(lock)
         self.refresh = []
         self.complete = True
 

@@ -122,11 +122,11 @@ class _Runs:
         return None if run is None or run.replays is None or run.state != state else run
 
     def _keep(self, key: Hashable, run: _Run) -> None:
-        """Keep a run, and let go of the oldest of too many."""
+        """Keep a run, and let go of the oldest of too many; other threads may do the same."""
         self._kept.pop(key, None)
-        while len(self._kept) >= _SHAPES:
-            del self._kept[next(iter(self._kept))]
         self._kept[key] = run
+        for oldest in list(self._kept)[:-_SHAPES]:
+            self._kept.pop(oldest, None)
 
 
 class TrainingRuns(_Runs):

@@ -154,7 +154,7 @@ def _sum_cost(p: Problem, direction: str) -> float:
     if inside < 0.9 and pixels > blocking.BLOCK_PIXELS:  # zeros are left out
         products *= inside
     weights = p.taps * p.channels * p.filters
-    packing = 11.2 if pixels > blocking.BLOCK_PIXELS else 8.0  # by the jobs that read them
+    packing = 11.2 if pixels > blocking.BLOCK_PIXELS else 6.0  # by the jobs that read them
     return 0.52 * products + 4.4 * stores + weights * (1.9 if backward else packing / unit.VL)
 
 
@@ -173,7 +173,7 @@ def winograd_cost(p: Problem, direction: str, outputs: int) -> float:
         transforms: float = 14.7 * tile_inputs + 6.0 * tile_outputs
         return t.elements * (0.56 * products + 4.3 * stores) + transforms
     products, stores = _product(t.number, t.inputs, filters, unit)
-    weights = 4.5 * t.elements * t.inputs * -(-filters // unit.VL)
+    weights = 3.5 * t.elements * t.inputs * -(-filters // unit.VL)
     if direction == "input":  # transposed one by one
         weights += 0.75 * p.taps * p.channels * p.filters
     transforms = 7.2 * tile_inputs + weights

@@ -48,16 +48,17 @@ def bias_gradient(dy: Array) -> Array:
     """
     channels = dy.shape[-1]
     rows = dy.size // channels
-    dbias = (engine.empty if rows else engine.zeros)((channels,), dy.dtype)
-    if rows:
-        chunk = -(-rows // min(_PARTIALS, -(-rows // 64)))
-        jobs = -(-rows // chunk)
-        partial = engine.empty((jobs, channels), dy.dtype)
-        plan = engine.Plan()
-        plan.add(
-            engine.kernels(dy.dtype).column_sums, jobs, dy=dy, partial=partial, rows=rows,
-            C=channels, chunk=chunk, work=dy.nbytes,
-        )  # fmt: skip
-        add_partials(plan, partial, dbias)
-        plan.run()
+    if not rows:
+        return engine.zeros((channels,), dy.dtype)
+    dbias = engine.empty((channels,), dy.dtype)
+    chunk = -(-rows // min(_PARTIALS, -(-rows // 64)))
+    jobs = -(-rows // chunk)
+    partial = engine.empty((jobs, channels), dy.dtype)
+    plan = engine.Plan()
+    plan.add(
+        engine.kernels(dy.dtype).column_sums, jobs, dy=dy, partial=partial, rows=rows,
+        C=channels, chunk=chunk, work=dy.nbytes,
+    )  # fmt: skip
+    add_partials(plan, partial, dbias)
+    plan.run()
     return dbias
