@@ -19,6 +19,7 @@ from cycnn.graph import executor
 from cycnn.graph.executor import Arrays
 from cycnn.graph.program import Program
 from cycnn.layers import Lambda, Parameter
+from cycnn.threads import get_num_threads
 
 if TYPE_CHECKING:
     from cycnn.graph.model import Model
@@ -156,10 +157,11 @@ class TrainingRuns(_Runs):
         """
         if not self._known or any(parameter.has_grad for parameter in self._parameters):
             return self._run(x)
-        state = self._state()
-        run = self._find(x.shape, state)
+        # How a weight gradient is cut in jobs depends on the number of threads.
+        key, state = (x.shape, get_num_threads()), self._state()
+        run = self._find(key, state)
         if run is None:
-            return self._record(x, state)
+            return self._record(x, key, state)
         lease = run.start((x,))
         return self._run(x) if lease is None else self._replay(run, lease)
 
@@ -167,9 +169,9 @@ class TrainingRuns(_Runs):
         y, backward = self._model(x, training=True)
         return y, lambda dy: backward(dy, input_gradient=False)
 
-    def _record(self, x: Array, state: Any) -> tuple[Array, BackwardOnly]:
+    def _record(self, x: Array, key: Hashable, state: Any) -> tuple[Array, BackwardOnly]:
         run = _Run(state)
-        self._keep(x.shape, run)
+        self._keep(key, run)
         with run.recording.part() as run.forward:
             (x,) = run.own((x,))
             y, backward = self._model(x, training=True)

@@ -4,13 +4,15 @@
     dbias[k]         = sum over n, o of dy[n, o, k]
 
 A job sums one chunk of pixel blocks for one block of channels and some panels of kernels: it copies
-the input under a block into a slab (window.pxd) and dy into panels of NR columns, unless they can
-be read where they are, and adds their product to its part of dweight in register tiles, the pixels
-running inside.  Where dweight has too few parts for all threads, the pixels are cut in S chunks (a
-number that follows from the shape alone), each with a partial sum of its own, added up in order by
-`sum_partials`.  Of a 1x1 kernel, x and dy may change places; the partial sums are then transposed.
+the input under a block into a slab (window.pxd), often in lanes of MR channels, and dy into panels
+of NR columns, unless they can be read where they are, and adds their product to its part of dweight
+in register tiles, the pixels running inside.  Where dweight has too few parts for all threads, the
+pixels are cut in S chunks (a number that follows from the shape alone), each with a partial sum of
+its own, added up in order by `sum_partials`.  Of a 1x1 kernel, x and dy may change places; the
+partial sums are then transposed.
 
-Loop nest of a job:  block of pixels > panel of NR kernels > run of taps > tile of MR rows > pixels.
+Loop nest of a job:  block of pixels > panel of NR kernels > lane > run of taps > tile of MR rows >
+pixels.
 """
 from libc.stdint cimport int64_t
 from libc.string cimport memset
@@ -23,8 +25,8 @@ from cycnn.kernels.simd cimport (
 from cycnn.kernels.tile cimport ACCUMULATE
 from cycnn.kernels.transpose cimport LANES, transpose
 from cycnn.kernels.window cimport (
-    Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_in_place,
-    windows_of,
+    Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, set_lanes, tap_at,
+    windows_in_place, windows_of,
 )
 
 
@@ -39,7 +41,8 @@ cdef struct WeightGradientArgs:
     Py_ssize_t panels           # of NR kernels, in one job
     Py_ssize_t in_place         # 1: full panels of dy are read where they are
     Py_ssize_t swapped          # 1: x and dy have changed places, for a matrix product
-    Py_ssize_t at_rows, at_dy, at_spare, at_slab        # bytes into scratch
+    Py_ssize_t lanes            # 1: the slab is in lanes
+    Py_ssize_t at_taps, at_rows, at_dy, at_spare, at_slab   # bytes into scratch
 
 
 cdef void list_pixels(const Block* b, const Windows* at, Py_ssize_t* offset) noexcept nogil:
@@ -135,19 +138,40 @@ cdef void tiles(
         i = i + MR
 
 
-cdef Py_ssize_t list_rows(
-    const WeightGradientArgs* a, Py_ssize_t run, Py_ssize_t first_tap, Py_ssize_t channel,
-    Py_ssize_t channels, real* dweight, real* spare, real** rows,
+cdef void list_rows(
+    const WeightGradientArgs* a, Py_ssize_t merged, Py_ssize_t channel, Py_ssize_t channels,
+    real* dweight, real* spare, real** rows,
 ) noexcept nogil:
-    """Write where each row (tap, channel) of some taps is in dweight, up to a multiple of MR."""
-    cdef Py_ssize_t t, c, i = 0, C = a.window.C // a.groups, K = a.K
-    for t in range(first_tap, first_tap + run):
-        for c in range(channel, channel + channels):
-            rows[i] = dweight + (t * C + c) * K
-            i = i + 1
-    for t in range(i, (i + MR - 1) // MR * MR):
-        rows[t] = spare
-    return (i + MR - 1) // MR * MR
+    """Write where each row (tap, channel) is in dweight, in the order of the loops.
+
+    The rows of a run of taps are filled up to a multiple of MR.
+    """
+    cdef const Window* v = &a.window
+    cdef Py_ssize_t lane = MR if a.lanes else channels, C = v.C // a.groups, first = 0, t, u, c, i
+    while first < channels:
+        for t in range(v.TD * v.TH * v.TW // merged):
+            i = 0
+            for u in range(t * merged, (t + 1) * merged):
+                for c in range(first, min(first + lane, channels)):
+                    rows[i] = dweight + (u * C + channel + c) * a.K
+                    i = i + 1
+            while i % MR:
+                rows[i] = spare
+                i = i + 1
+            rows = rows + i
+        first = first + lane
+
+
+cdef void list_taps(
+    const Window* v, const Block* b, Py_ssize_t merged, Py_ssize_t* taps,
+) noexcept nogil:
+    """Write how far each run of taps lies from the beginning of its window."""
+    cdef Py_ssize_t td, th, tw, count = 0
+    for td in range(v.TD):
+        for th in range(v.TH):
+            for tw in range(v.TW // merged):
+                taps[count] = tap_at(v, b, td, th, tw * merged)
+                count = count + 1
 
 
 cdef Ahead next_pixels(
@@ -196,14 +220,16 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
     cdef Py_ssize_t chunk = job // (splits * channel_blocks * a.groups)
     cdef Py_ssize_t index = chunk * a.blocks // a.chunks, end = (chunk + 1) * a.blocks // a.chunks
     cdef Py_ssize_t c = cb * a.channel_block, channels = min(a.channel_block, C - c)
-    cdef Py_ssize_t merged = v.TW if rows_merge(v) else 1
+    cdef Py_ssize_t merged = v.TW if rows_merge(v) and not a.lanes else 1, runs = T // merged
+    cdef Py_ssize_t lane = MR if a.lanes else channels, lanes = (channels + lane - 1) // lane
     cdef Py_ssize_t first = split * a.panels, last = min(all_panels, first + a.panels)
-    cdef Py_ssize_t t, p, pixels, columns, flags, strips, shift
+    cdef Py_ssize_t i, t, p, pixels, columns, flags, strips, width
     cdef Ahead[2] ahead         # of the next block, dy and x
     cdef const real* dy
     cdef const real* panel
     cdef Py_ssize_t step
     cdef Py_ssize_t* offset = <Py_ssize_t*>scratch
+    cdef Py_ssize_t* taps = <Py_ssize_t*>(scratch + a.at_taps)
     cdef real** rows = <real**>(scratch + a.at_rows)
     cdef real** r
     cdef real* packed = <real*>(scratch + a.at_dy)
@@ -211,29 +237,31 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
     cdef Block b, listed
     cdef Windows at
     listed.planes = listed.rows = listed.columns = 0
-    r = rows
-    t = 0
-    while t < T:
-        r = r + list_rows(a, merged, t, c, channels, a.dweight + chunk * T * C * a.K + g * K,
-                          <real*>(scratch + a.at_spare), r)
-        t = t + merged
+    list_rows(a, merged, c, channels, a.dweight + chunk * T * C * a.K + g * K,
+              <real*>(scratch + a.at_spare), rows)
     flags = 0
     while index < end:
         b = block_at(v, index)
-        set_channels(v, &b, channels)
+        if a.lanes:
+            set_lanes(v, &b, channels)
+        else:
+            set_channels(v, &b, channels)
         if v.copy:
             fill_slab(v, &b, g * C + c, slab)
         at = windows_of(v, &b, g * C + c, slab)
         # Windows lie alike in blocks of one shape.
         if b.planes != listed.planes or b.rows != listed.rows or b.columns != listed.columns:
             list_pixels(&b, &at, offset)
+            list_taps(v, &b, merged, taps)
             listed = b
         pixels = b.planes * b.rows * b.columns
         if a.dbias != NULL and a.swapped and split == 0:
-            sum_columns(at.origin, at.row_step, pixels, channels, flags == 0,
-                        a.dbias + chunk * v.C + g * C + c)
+            for i in range(lanes):
+                sum_columns(at.origin + i * b.lane_step, at.row_step, pixels,
+                            min(lane, channels - i * lane), flags == 0,
+                            a.dbias + chunk * v.C + g * C + c + i * lane)
         dy = a.dy + ((b.plane * v.OH + b.row) * v.OW + b.column) * a.K + g * K + first * NR
-        strips = (T // merged * ((merged * channels + MR - 1) // MR)
+        strips = (lanes * runs * ((merged * lane + MR - 1) // MR)
                   * ((pixels + STRIP - 1) // STRIP))
         # All panels of dy at once: memory is read in order.
         ahead[0] = look_ahead(dy + pixels * a.K, a.K, min(last * NR, K) - first * NR, pixels,
@@ -252,13 +280,12 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
                 sum_columns(panel, step, pixels, columns, flags == 0,
                             a.dbias + chunk * a.K + g * K + p * NR)
             r = rows
-            t = 0
-            while t < T:
-                shift = tap_at(v, &b, t // (v.TH * v.TW), t // v.TW % v.TH, t % v.TW)
-                tiles(at.origin + shift, offset, pixels, merged * channels, panel, step, ahead,
-                      r, p * NR, columns, flags)
-                r = r + (merged * channels + MR - 1) // MR * MR
-                t = t + merged
+            for i in range(lanes):
+                width = merged * min(lane, channels - i * lane)
+                for t in range(runs):
+                    tiles(at.origin + i * b.lane_step + taps[t], offset, pixels, width, panel,
+                          step, ahead, r, p * NR, columns, flags)
+                    r = r + (width + MR - 1) // MR * MR
         flags = ACCUMULATE
         index = index + 1
 
@@ -322,7 +349,7 @@ JOBS = {
         "x* offset* source* D H W C OD OH OW SD SH SW TD TH TW LD LH LW "
         "planes block_planes block_rows block_columns copy "
         "dy* dweight* dbias* K groups channel_block blocks chunks panels in_place swapped "
-        "at_rows at_dy at_spare at_slab")),
+        "lanes at_taps at_rows at_dy at_spare at_slab")),
     "sum_partials": publish(<void*>sum_partials, sizeof(SumPartialsArgs),
                             "partial* total* count size block"),
     "sum_transposed": publish(<void*>sum_transposed, sizeof(SumTransposedArgs),

@@ -12,10 +12,15 @@
 # plane and tap of axis D, the rows that its windows cover, for one block of channels:
 # [plane][TD][rows][pitch], pixels `channels` apart.  Rows are an odd number of cache lines apart,
 # so that streams down a column do not meet in one cache set.
+#
+# In lanes, the slab is an image of MR channels after the other, [lane][plane][TD][rows][columns]
+# [MR], zeros after the last channel: what a tile of MR channels reads of it is dense.
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
-from cycnn.kernels.simd cimport VL, real, vf_load, vf_load_part, vf_store, vf_store_part
+from cycnn.kernels.simd cimport (
+    MR, VL, real, vf_load, vf_load_part, vf_store, vf_store_part, vf_zero,
+)
 
 
 cdef struct Window:
@@ -41,8 +46,10 @@ cdef struct Block:
     Py_ssize_t columns
     Py_ssize_t slab_rows        # input rows for each tap of axis D
     Py_ssize_t slab_columns     # and their length
-    Py_ssize_t pitch            # elements from one slab row to the next
     Py_ssize_t channels         # of the slab
+    Py_ssize_t lane             # elements from one pixel to the next: channels, or MR
+    Py_ssize_t pitch            # elements from one slab row to the next
+    Py_ssize_t lane_step        # elements from one lane to the next
 
 
 cdef inline Block block_at(const Window* v, Py_ssize_t index) noexcept nogil:
@@ -58,16 +65,27 @@ cdef inline Block block_at(const Window* v, Py_ssize_t index) noexcept nogil:
     b.columns = min(v.block_columns, v.OW - b.column)
     b.slab_rows = v.LH - (v.OH - b.rows) * v.SH
     b.slab_columns = v.LW - (v.OW - b.columns) * v.SW
-    b.pitch = 0
-    b.channels = 0
+    b.channels = b.lane = b.pitch = b.lane_step = 0
     return b
 
 
 cdef inline void set_channels(const Window* v, Block* b, Py_ssize_t channels) noexcept nogil:
     """Lay the slab out for `channels` channels."""
     cdef Py_ssize_t line = 64 // sizeof(real)
-    b.channels = channels
+    b.channels = b.lane = channels
     b.pitch = ((b.slab_columns * channels + line - 1) // line | 1) * line
+
+
+cdef inline void set_lanes(const Window* v, Block* b, Py_ssize_t channels) noexcept nogil:
+    """Lay the slab out for `channels` channels in lanes, an odd number of cache lines apart.
+
+    There is room for the rest of the last vector.
+    """
+    cdef Py_ssize_t line = 64 // sizeof(real)
+    b.channels = channels
+    b.lane = MR
+    b.pitch = b.slab_columns * MR
+    b.lane_step = ((b.planes * v.TD * b.slab_rows * b.pitch + VL + line - 1) // line | 1) * line
 
 
 cdef inline void copy_channels(const real* x, Py_ssize_t channels, real* y) noexcept nogil:
@@ -78,6 +96,49 @@ cdef inline void copy_channels(const real* x, Py_ssize_t channels, real* y) noex
         c = c + VL
     if c < channels:
         vf_store_part(y + c, vf_load_part(x + c, channels - c), channels - c)
+
+
+cdef inline void copy_to_lanes(
+    const real* x, Py_ssize_t channels, Py_ssize_t lane_step, real* y,
+) noexcept nogil:
+    """y[l * lane_step + i] = x[l * MR + i] for i < MR, 0 after the last channel.
+
+    Whole vectors are written: what lies beyond belongs to the next pixel, whose turn comes.
+    """
+    cdef Py_ssize_t c = 0, i
+    while c < channels:
+        i = 0
+        while i < MR:
+            if c + i + VL <= channels:
+                vf_store(y + i, vf_load(x + c + i))
+            elif c + i < channels:
+                vf_store(y + i, vf_load_part(x + c + i, channels - c - i))
+            else:
+                vf_store(y + i, vf_zero())
+            i = i + VL
+        y = y + lane_step
+        c = c + MR
+
+
+cdef inline void clear_lanes(const Block* b, real* y) noexcept nogil:
+    """Write zeros to a pixel of each lane."""
+    cdef Py_ssize_t c = 0
+    while c < b.channels:
+        memset(y, 0, MR * sizeof(real))
+        y = y + b.lane_step
+        c = c + MR
+
+
+cdef inline void copy_row_to_lanes(
+    const Window* v, const Block* b, const real* x, const int64_t* source, real* y,
+) noexcept nogil:
+    """Copy the pixels of a slab row, or zeros where x is NULL or source[i] < 0."""
+    cdef Py_ssize_t i
+    for i in range(b.slab_columns):
+        if x == NULL or source[i] < 0:
+            clear_lanes(b, y + i * MR)
+        else:
+            copy_to_lanes(x + source[i] * v.C, b.channels, b.lane_step, y + i * MR)
 
 
 cdef inline void copy_row(
@@ -113,9 +174,13 @@ cdef inline void fill_slab(
     cdef Py_ssize_t i, t, r, n, od, d, h
     cdef const int64_t* source_h = v.source + v.LD
     cdef const int64_t* source_w = source_h + v.LH + b.column * v.SW
+    cdef const real* x
     if v.source == NULL:
         for r in range(b.row, b.row + b.rows):
-            copy_channels(v.x + r * v.C + channel, b.channels, slab)
+            if b.lane_step:
+                copy_to_lanes(v.x + r * v.C + channel, b.channels, b.lane_step, slab)
+            else:
+                copy_channels(v.x + r * v.C + channel, b.channels, slab)
             slab = slab + b.pitch
         return
     for i in range(b.plane, b.plane + b.planes):
@@ -125,11 +190,15 @@ cdef inline void fill_slab(
             d = v.source[od * v.SD + v.offset[t]]
             for r in range(b.slab_rows):
                 h = source_h[b.row * v.SH + r]
-                if d < 0 or h < 0:
+                x = NULL
+                if d >= 0 and h >= 0:
+                    x = v.x + ((n * v.D + d) * v.H + h) * v.W * v.C + channel
+                if b.lane_step:
+                    copy_row_to_lanes(v, b, x, source_w, slab)
+                elif x == NULL:
                     memset(slab, 0, b.slab_columns * b.channels * sizeof(real))
                 else:
-                    copy_row(v.x + ((n * v.D + d) * v.H + h) * v.W * v.C + channel, source_w,
-                             b.slab_columns, v.C, b.channels, slab)
+                    copy_row(x, source_w, b.slab_columns, v.C, b.channels, slab)
                 slab = slab + b.pitch
 
 
@@ -161,7 +230,7 @@ cdef inline Windows windows_of(
         at.origin = slab
         at.plane_step = v.TD * b.slab_rows * b.pitch
         at.row_step = v.SH * b.pitch
-        at.step = v.SW * b.channels
+        at.step = v.SW * b.lane
     else:
         at = windows_in_place(v, b, channel)
     return at
@@ -174,7 +243,7 @@ cdef inline Py_ssize_t tap_at(
     if not v.copy:
         return 0
     return ((td * b.slab_rows + v.offset[v.TD + th]) * b.pitch
-            + v.offset[v.TD + v.TH + tw] * b.channels)
+            + v.offset[v.TD + v.TH + tw] * b.lane)
 
 
 cdef inline bint rows_merge(const Window* v) noexcept nogil:

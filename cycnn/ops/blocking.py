@@ -177,17 +177,27 @@ class Blocks(NamedTuple):
 
 
 def pixel_blocks(
-    batch: int, axes: Sequence[Axis], channels: int, unit: SimpleNamespace, pixels: int
+    batch: int,
+    axes: Sequence[Axis],
+    channels: int,
+    unit: SimpleNamespace,
+    pixels: int,
+    lanes: bool = False,
 ) -> Blocks:
     """Cut the outputs in blocks of about `pixels`, with slabs of at most SLAB_BYTES if possible."""
     d, h, w = axes
     line: int = 64 // unit.itemsize
 
+    def odd_lines(elements: int) -> int:
+        return (_round_up(elements, line) // line | 1) * line
+
     def slab(planes: int, rows: int, columns: int) -> int:
-        slab_rows = h.length - (h.out - rows) * h.step
+        slab_rows = planes * len(d.taps) * (h.length - (h.out - rows) * h.step)
         slab_columns = w.length - (w.out - columns) * w.step
-        pitch = (_round_up(slab_columns * channels, line) // line | 1) * line
-        return planes * len(d.taps) * slab_rows * pitch
+        if lanes:
+            image = slab_rows * slab_columns * unit.MR
+            return int(-(-channels // unit.MR) * odd_lines(image + unit.VL))
+        return slab_rows * odd_lines(slab_columns * channels)
 
     def even(total: int, most: int) -> int:
         return -(-total // -(-total // max(1, min(most, total))))

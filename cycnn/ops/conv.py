@@ -41,6 +41,8 @@ __all__ = ["conv", "conv_backward_input", "conv_backward_weight", "conv_output_s
 
 ACTIVATIONS = {None: 0, "relu": 2}  # flags of kernels/tile.pxd
 
+# Jobs of a sum, if there are so many panels: enough for many cores.
+MIN_JOBS = 16
 # Where the rows of w lie along the kernels, this many neighbouring panels are packed at a time:
 # several cache lines of each row (fewer where that would leave few jobs).
 PANELS_TOGETHER = 4
@@ -77,9 +79,8 @@ def _sum(
         if classes and classes.cost > 0.9 * taps * blocks.pixels:
             classes = None
     panels = -(-group_k // unit.NR)
-    # A job that packs its own panels had better have two of them, for two lines of each row of w.
-    jobs = blocking.MIN_JOBS if blocks.number > 1 else blocking.MIN_JOBS // 2
-    splits = min(panels, -(-jobs // (p.groups * blocks.number)))
+    # Each job copies its x, and where it packs its own panels, it had better have two of them.
+    splits = min(panels, -(-MIN_JOBS // (p.groups * blocks.number)))
     per_job = -(-panels // splits)
     splits = -(-panels // per_job)
     count = len(classes.start) - 1 if classes else 0
