@@ -160,6 +160,18 @@ def test_what_changes_is_seen(rng, change, monkeypatch):
         assert all(map(same_bits, model.buffers().values(), twin.buffers().values()))
 
 
+def test_each_number_of_threads_has_its_recording(rng, monkeypatch):
+    model = small()
+    twin, runs = copy.deepcopy(model), TrainingRuns(model)
+    seen = replays(runs, monkeypatch)
+    x, dy = normal(rng, (5, 6, 6, 2)), normal(rng, (5, 3))
+    for threads, replayed in ((1, 0), (2, 0), (1, 1), (2, 2)):
+        with cycnn.num_threads(threads):
+            found = step(model, runs, x, dy)
+        assert all(map(same_bits, found, step(twin, eager(twin), x, dy)))
+        assert len(seen) == replayed
+
+
 def test_new_values_are_seen(rng, monkeypatch):
     model = small()
     twin, runs = copy.deepcopy(model), TrainingRuns(model)
