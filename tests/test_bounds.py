@@ -72,6 +72,8 @@ for dtype in ("float32", "float64"):
         ((1, 4, 140, 9), (3, 3), 9, {"groups": 9, "stride": 2, "padding": 1}),
         ((2, 6, 7, 1), (3, 3), 40, {"padding": 1, "algorithm": "direct"}),
         ((2, 6, 7, 3), (3, 3), 40, {"stride": 2, "algorithm": "direct"}),
+        ((1, 9, 8, 31), (3, 3), 40, {"padding": 1, "algorithm": "direct"}),
+        ((2, 9, 8, 61), (3, 3), 150, {"padding": 1, "algorithm": "direct"}),
         ((2, 7, 6, 5), (3, 3), 13, {"padding": 1, "algorithm": "winograd4"}),
         ((1, 5, 4, 70), (3, 3), 37, {"algorithm": "winograd2"}),
         ((40, 9, 7, 3), (3, 3), 9, {"algorithm": "winograd2"}),

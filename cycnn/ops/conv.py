@@ -41,8 +41,7 @@ __all__ = ["conv", "conv_backward_input", "conv_backward_weight", "conv_output_s
 
 ACTIVATIONS = {None: 0, "relu": 2}  # flags of kernels/tile.pxd
 
-# Jobs of a sum, if there are so many panels: enough for many cores.
-MIN_JOBS = 16
+SUM_JOBS = 16  # of a sum, if it has so many panels: half of MIN_JOBS, as each job copies its x
 # Where the rows of w lie along the kernels, this many neighbouring panels are packed at a time:
 # several cache lines of each row (fewer where that would leave few jobs).
 PANELS_TOGETHER = 4
@@ -79,8 +78,8 @@ def _sum(
         if classes and classes.cost > 0.9 * taps * blocks.pixels:
             classes = None
     panels = -(-group_k // unit.NR)
-    # Each job copies its x, and where it packs its own panels, it had better have two of them.
-    splits = min(panels, -(-MIN_JOBS // (p.groups * blocks.number)))
+    # A job that packs its own panels had better have two of them, for two lines of each row of w.
+    splits = min(panels, -(-SUM_JOBS // (p.groups * blocks.number)))
     per_job = -(-panels // splits)
     splits = -(-panels // per_job)
     count = len(classes.start) - 1 if classes else 0

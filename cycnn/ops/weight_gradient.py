@@ -122,8 +122,9 @@ def _products(p: Problem, unit: SimpleNamespace) -> Iterator[_Product]:
         sides += [(filters, channels)] * (p.groups == 1)
     for swapped, (rows, columns) in enumerate(sides):
         product = _Product(
-            batch, axes, p.kernel, rows, columns, p.groups, BLOCK_PIXELS, True, False, bool(swapped)
-        )
+            batch, axes, p.kernel, rows, columns, p.groups, BLOCK_PIXELS,
+            copy=True, lanes=False, swapped=bool(swapped),
+        )  # fmt: skip
         yield product
         if all(axis.step == 1 for axis in axes):
             yield product._replace(pixels=lane, lanes=True)
@@ -201,6 +202,7 @@ def _orders(m: _Product, unit: SimpleNamespace) -> Iterator[tuple[float, _Order]
 
 @lru_cache(maxsize=512)
 def _best_order(p: Problem) -> _Order:
+    """Return the order that costs least, of all products and blocks."""
     unit = kernels(p.dtype)
     orders = [pair for m in _products(p, unit) for pair in _orders(m, unit)]
     return min(orders, key=lambda pair: pair[0])[1]
