@@ -115,6 +115,18 @@ def test_a_large_mean_costs_no_digits(rng, mean):  # statistics are float64
             assert_allclose(actual, wanted, rtol=0, atol=4 * eps * np.abs(dy).sum() / 5)
 
 
+@each_dtype
+@pytest.mark.parametrize("rows", [slice(1), slice(7), slice(690, 700), slice(0, 700, 5)], ids=str)
+@pytest.mark.parametrize("away", [3.0, 1e3, 1e6])
+def test_rows_unlike_the_others_cost_few_digits(rng, rows, away, dtype):
+    x = normal(rng, (700, 40), dtype)
+    x[rows] += np.asarray(away, dtype)  # sums are of differences to one of three rows
+    mean, variance = ops.norm.channel_statistics(x)
+    eps, exact = np.finfo(dtype).eps, x.astype("longdouble")
+    assert_allclose(mean, exact.mean(0).astype(float), rtol=0, atol=16 * eps * np.abs(x).mean())
+    assert_allclose(variance, exact.var(0).astype(float), rtol=32 * eps)
+
+
 def test_a_constant_channel_becomes_beta():
     x = np.full((3, 5, 7, 6), 0.1, "float32")
     y, how = ops.batch_norm(x, np.ones(6, "float32"), np.full(6, 2, "float32"), EPS)

@@ -391,7 +391,8 @@ def channel_statistics(x: Array) -> tuple[Array, Array]:
 
     References
     ----------
-    Chan, Golub and LeVeque (1983), equations 1.7 and 2.1.
+    Chan, Golub and LeVeque (1983), "Algorithms for computing the sample variance": shifted data in
+    each part, equation 2.1 to put the parts together.
     """
     _check_input(x, 1)
     C = x.shape[-1]
