@@ -301,6 +301,30 @@ cdef inline Py_ssize_t reader_rows(
     return rows
 
 
+cdef inline Py_ssize_t one_reader(
+        const BackwardArgs* a, Py_ssize_t w, Py_ssize_t most) noexcept nogil:
+    """Return how many pixels from w on, of `most`, only one window reads, by taps side by side."""
+    cdef Py_ssize_t s = a.start_w[w], k = 0
+    while (k < most and a.start_w[w + k + 1] == s + k + 1
+            and a.window_w[s + k] == a.window_w[s] and a.tap_w[s + k] == a.tap_w[s] + k):
+        k = k + 1
+    return k
+
+
+cdef inline void give_to_winner(
+        const BackwardArgs* a, Py_ssize_t source, Py_ssize_t tap, Py_ssize_t pixels, Py_ssize_t c,
+        real* dx, Py_ssize_t n) noexcept nogil:
+    """Write the pixels that one window reads, by the taps from `tap` on: sum_of_won of each."""
+    cdef vf winner = load_taps(a.offset, source + c, n, a.outputs * a.C, a.wide)
+    cdef vf g = load(a.dy + source + c, n), number = vf_set1(<real>tap)
+    cdef Py_ssize_t _pixel
+    dx = dx + c
+    for _pixel in range(pixels):
+        store(dx, vf_add(vf_zero(), vf_select(vf_eq(winner, number), g, vf_zero())), n)
+        number = vf_add(number, vf_set1(1))
+        dx = dx + a.C
+
+
 cdef inline void sum_of_won(
         const BackwardArgs* a, const Py_ssize_t* source, const real* tap, Py_ssize_t reads,
         Py_ssize_t c, real* dx, Py_ssize_t n) noexcept nogil:
@@ -317,7 +341,7 @@ cdef void max_pool_backward(const void* args, Py_ssize_t job, char* scratch) noe
     """dx[i, c] = sum of dy[o, c] over the windows o that read pixel i by a tap t = offset[o, c]."""
     cdef BackwardArgs a = (<const BackwardArgs*>args)[0]    # a copy, which no store can change
     cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.inputs), row = i // a.W
-    cdef Py_ssize_t w = i - row * a.W, rows = 0, reads, r, j, c, C = a.C
+    cdef Py_ssize_t w = i - row * a.W, rows = 0, reads, pixels, r, j, c, C = a.C
     cdef Py_ssize_t* base = <Py_ssize_t*>scratch
     cdef Py_ssize_t* first = base + a.rows
     cdef Py_ssize_t* count = first + a.rows
@@ -336,32 +360,46 @@ cdef void max_pool_backward(const void* args, Py_ssize_t job, char* scratch) noe
                 source[reads] = (base[r] + a.window_w[j]) * C
                 tap[reads] = <real>(first[r] + a.tap_w[j])
                 reads = reads + 1
+        pixels = one_reader(&a, w, min(stop - i, a.W - w)) if rows == 1 else 0
         c = 0
-        while c + VL <= C:
-            sum_of_won(&a, source, tap, reads, c, dx, VL)
-            c = c + VL
-        if c < C:
-            sum_of_won(&a, source, tap, reads, c, dx, C - c)
-        dx = dx + C
-        i = i + 1
-        w = w + 1
+        if pixels > 0:
+            j = first[0] + a.tap_w[a.start_w[w]]
+            while c + VL <= C:
+                give_to_winner(&a, source[0], j, pixels, c, dx, VL)
+                c = c + VL
+            if c < C:
+                give_to_winner(&a, source[0], j, pixels, c, dx, C - c)
+        else:
+            pixels = 1
+            while c + VL <= C:
+                sum_of_won(&a, source, tap, reads, c, dx, VL)
+                c = c + VL
+            if c < C:
+                sum_of_won(&a, source, tap, reads, c, dx, C - c)
+        dx = dx + pixels * C
+        i = i + pixels
+        w = w + pixels
 
 
 cdef inline void sum_of_shares(
         const BackwardArgs* a, const Py_ssize_t* source, const real* share, Py_ssize_t reads,
-        Py_ssize_t c, real* dx, Py_ssize_t n) noexcept nogil:
+        Py_ssize_t pixels, Py_ssize_t c, real* dx, Py_ssize_t n) noexcept nogil:
+    """Write the same sum to some pixels."""
     cdef vf sum = vf_zero()
-    cdef Py_ssize_t j
+    cdef Py_ssize_t j, _pixel
     for j in range(reads):
         sum = vf_fma(load(a.dy + source[j] + c, n), vf_bcast(share + j), sum)
-    store(dx + c, sum, n)
+    dx = dx + c
+    for _pixel in range(pixels):
+        store(dx, sum, n)
+        dx = dx + a.C
 
 
 cdef void avg_pool_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """dx[i, c] = sum of dy[o, c] / count[o] over the windows o that read pixel i."""
     cdef BackwardArgs a = (<const BackwardArgs*>args)[0]
     cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.inputs), row = i // a.W
-    cdef Py_ssize_t w = i - row * a.W, rows = 0, reads, r, j, c, C = a.C
+    cdef Py_ssize_t w = i - row * a.W, rows = 0, reads, pixels, r, j, c, C = a.C
     cdef Py_ssize_t* base = <Py_ssize_t*>scratch
     cdef Py_ssize_t* first = base + a.rows
     cdef Py_ssize_t* count = first + a.rows
@@ -380,15 +418,17 @@ cdef void avg_pool_backward(const void* args, Py_ssize_t job, char* scratch) noe
                 source[reads] = (base[r] + a.window_w[j]) * C
                 share[reads] = <real>1 / <real>(count[r] * a.count_w[a.window_w[j]])
                 reads = reads + 1
+        pixels = one_reader(&a, w, min(stop - i, a.W - w)) if rows == 1 else 0
+        pixels = max(pixels, <Py_ssize_t>1)
         c = 0
         while c + VL <= C:
-            sum_of_shares(&a, source, share, reads, c, dx, VL)
+            sum_of_shares(&a, source, share, reads, pixels, c, dx, VL)
             c = c + VL
         if c < C:
-            sum_of_shares(&a, source, share, reads, c, dx, C - c)
-        dx = dx + C
-        i = i + 1
-        w = w + 1
+            sum_of_shares(&a, source, share, reads, pixels, c, dx, C - c)
+        dx = dx + pixels * C
+        i = i + pixels
+        w = w + pixels
 
 
 cdef void lp_pool_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
