@@ -25,6 +25,10 @@ WINDOW_SLOTS = (
 INSIDE_SLOTS = "begin end shift edges "
 
 
+cdef enum:
+    LINE = 64 // sizeof(real)   # elements of a cache line
+
+
 cdef struct DepthwiseArgs:
     Window window
     const real* w               # IN   (T of the kernel, C)
@@ -36,7 +40,7 @@ cdef struct DepthwiseArgs:
     Py_ssize_t VD, VH, VW
     Inside inside
     Py_ssize_t flags            # of the tile
-    Py_ssize_t ahead            # input rows to fetch for the next output row
+    Py_ssize_t ahead            # input rows to fetch for the next output row, if any
 
 
 cdef inline void put(
@@ -195,13 +199,13 @@ cdef inline void convolve(
 
 
 cdef inline void fetch_ahead(
-    const real* x, Py_ssize_t count, Py_ssize_t step, Py_ssize_t rows, Py_ssize_t row_step,
+    const real* x, Py_ssize_t lines, Py_ssize_t rows, Py_ssize_t row_step,
 ) noexcept nogil:
-    """Fetch `count` elements, `step` apart, of each of some rows up from that of x."""
+    """Fetch `lines` cache lines, one after the other, of each of some rows up from that of x."""
     cdef Py_ssize_t _row, i
     for _row in range(rows):
-        for i in range(count):
-            prefetch(x + i * step)
+        for i in range(lines):
+            prefetch(x + i * LINE)
         x = x - row_step
 
 
@@ -220,8 +224,10 @@ cdef inline void convolve_channels(
         edges = edges & ~RIGHT
     y = y + (run.column + done) * y_step
     while c < C:
-        if a.ahead > 0 and c % (64 // sizeof(real)) == 0:
-            fetch_ahead(x + below + c, pixels * v.SW, C, a.ahead, v.W * C)
+        if a.ahead > 0 and c % LINE == 0:       # in the order of memory, whatever that of the sums
+            fetch_ahead(x + below + c * pixels * v.SW, pixels * v.SW, a.ahead, v.W * C)
+            if a.VW == 1:
+                fetch_ahead(y + (C + c) * pixels, pixels, 1, 0)
         if a.bias != NULL:
             bias = a.bias + c
         if C - c >= VL:
