@@ -226,7 +226,7 @@ cdef inline void convolve_channels(
     while c < C:
         if a.ahead > 0 and c % LINE == 0:       # in the order of memory, whatever that of the sums
             fetch_ahead(x + below + c * pixels * v.SW, pixels * v.SW, a.ahead, v.W * C)
-            if a.VW == 1:
+            if a.VW == 1:                       # the outputs of a phase do not lie side by side
                 fetch_ahead(y + (C + c) * pixels, pixels, 1, 0)
         if a.bias != NULL:
             bias = a.bias + c

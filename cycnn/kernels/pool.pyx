@@ -1,8 +1,8 @@
 """Maximum, average and p-norm over windows, on one to three spatial axes, vectors over channels.
 
-Which pixel a tap of a window reads is a table per axis (ops/window.py: tap_map), so padding modes,
-dilation and windows that hang over the end are no cases of their own: a tap that reads nothing is
--1.  Fewer than three axes are three with extents of one.
+Which pixel a tap of a window reads is a table per axis (pool_windows.pxd), so padding modes,
+dilation and windows that hang over the end are no cases of their own.  Fewer than three axes are
+three with extents of one.
 
 Forward, a job is a run of outputs and reads its windows.  Backward, a job is a run of *inputs* and
 gathers from the windows that read them, in the order of the windows: dx is written once, windows
@@ -196,11 +196,11 @@ cdef void lp_pool_forward(const void* args, Py_ssize_t job, char* scratch) noexc
 
 
 cdef inline void give_to_winner(
-        const BackwardArgs* a, Py_ssize_t source, Py_ssize_t tap, Py_ssize_t pixels, Py_ssize_t c,
+        const BackwardArgs* a, Py_ssize_t source, const real* tap, Py_ssize_t pixels, Py_ssize_t c,
         real* dx, Py_ssize_t n) noexcept nogil:
-    """Write the pixels that one window reads, by the taps from `tap` on: sum_of_won of each."""
+    """Write the pixels that one window reads, by the taps from tap[0] on: sum_of_won of each."""
     cdef vf winner = load_taps(a.offset, source + c, n, a.outputs * a.C, a.wide)
-    cdef vf g = load(a.dy + source + c, n), number = vf_set1(<real>tap)
+    cdef vf g = load(a.dy + source + c, n), number = vf_bcast(tap)
     cdef Py_ssize_t _pixel
     dx = dx + c
     for _pixel in range(pixels):
@@ -247,12 +247,11 @@ cdef void max_pool_backward(const void* args, Py_ssize_t job, char* scratch) noe
         pixels = one_reader(&a, w, min(stop - i, a.W - w)) if rows == 1 else 0
         c = 0
         if pixels > 0:
-            j = first[0] + a.tap_w[a.start_w[w]]
             while c + VL <= C:
-                give_to_winner(&a, source[0], j, pixels, c, dx, VL)
+                give_to_winner(&a, source[0], tap, pixels, c, dx, VL)
                 c = c + VL
             if c < C:
-                give_to_winner(&a, source[0], j, pixels, c, dx, C - c)
+                give_to_winner(&a, source[0], tap, pixels, c, dx, C - c)
         else:
             pixels = 1
             while c + VL <= C:
@@ -302,8 +301,7 @@ cdef void avg_pool_backward(const void* args, Py_ssize_t job, char* scratch) noe
                 source[reads] = (base[r] + a.window_w[j]) * C
                 share[reads] = <real>1 / <real>(count[r] * a.count_w[a.window_w[j]])
                 reads = reads + 1
-        pixels = one_reader(&a, w, min(stop - i, a.W - w)) if rows == 1 else 0
-        pixels = max(pixels, <Py_ssize_t>1)
+        pixels = max(<Py_ssize_t>1, one_reader(&a, w, min(stop - i, a.W - w)) if rows == 1 else 0)
         c = 0
         while c + VL <= C:
             sum_of_shares(&a, source, share, reads, pixels, c, dx, VL)
