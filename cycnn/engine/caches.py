@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
-CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+CACHE = "/sys/devices/system/cpu/cpu0/cache/index{}/{}"
 
 
 class CacheSizes(NamedTuple):
@@ -23,11 +22,16 @@ LEAST, MOST = CacheSizes(256 << 10, 2 << 20), CacheSizes(4 << 20, 32 << 20)
 """A hypervisor may report the caches of the whole machine, or none."""
 
 
+def _read(index: int, name: str) -> str:
+    with open(CACHE.format(index, name), encoding="ascii") as file:
+        return file.read().strip()
+
+
 def _reported(level: int) -> int:
-    for index in CACHES.glob("index*"):
+    for index in range(8):  # two caches of the first level, and one of each other
         try:
-            if int((index / "level").read_text()) == level:
-                return int((index / "size").read_text().strip().removesuffix("K")) << 10
+            if int(_read(index, "level")) == level:
+                return int(_read(index, "size").removesuffix("K")) << 10
         except (OSError, ValueError):
             continue
     return 0
