@@ -146,6 +146,7 @@ BITS = [
     ((64, 8, 8, 32), (3, 3), 24, {"padding": 1}, "winograd4"),
     ((3, 100, 6), (3,), 21, {}, "winograd4"),
     ((3, 6, 7, 8, 5), (3, 3, 3), 21, {"padding": 1}, "winograd4"),
+    ((3, 6, 6, 100), (3, 3), 20, {"padding": 1}, "winograd4"),
 ]
 each_bits = pytest.mark.parametrize("x_shape, kernel, filters, options, name", BITS)
 
@@ -159,7 +160,7 @@ def caches(monkeypatch):
         forget()
 
     def forget():
-        for cached in (winograd.forward, winograd.input_gradient, winograd.weight_gradient):
+        for cached in (winograd.forward, winograd.input_gradient, winograd._weight_gradient):
             cached.cache_clear()
 
     yield pretend
@@ -179,7 +180,7 @@ def test_blocks_stages_and_threads_change_no_bit(
     # Blocks of tiles; one stage; many stages, whose weights are transformed before.
     for l2, l3 in ((1 << 10, 1 << 30), (1 << 30, 1 << 30), (1 << 10, 1 << 10)):
         caches(l2, l3)
-        for threads in (1, 2):
+        for threads in (1, 2, 3, 8):
             with cycnn.num_threads(threads):
                 assert all_bits(arrays, options, name) == expected
 

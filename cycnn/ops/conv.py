@@ -413,8 +413,7 @@ def conv_backward_weight(
         depthwise.backward_weight(p, dy, x, dweight, dbias)
         return dweight, dbias
     if name in winograd.OUTPUTS:
-        tiled = winograd.weight_gradient(p, winograd.OUTPUTS[name])
-        winograd.run_weight_gradient(tiled, x, dy, dweight, dbias)
+        winograd.backward_weight(p, winograd.OUTPUTS[name], dy, x, dweight, dbias)
     else:
         weight_gradient.backward_weight(p, dy, x, dweight, dbias)
     return dweight, dbias

@@ -21,6 +21,7 @@ from cycnn.ops import blocking
 from cycnn.ops.blocking import Axis, Ints, Scratch
 from cycnn.ops.partials import add_partials
 from cycnn.ops.problem import Problem, forward_axes, input_gradient_axes
+from cycnn.threads import get_num_threads
 
 OUTPUTS = {"winograd4": 4, "winograd2": 2}  # of a tile, per axis
 
@@ -296,6 +297,8 @@ def input_gradient(p: Problem, outputs: int) -> Sum:
 GRADIENT_CHANNELS, ACCUMULATOR_BYTES = 128, 5 << 20
 # Jobs that there should be, tiles of the least chunk, and bytes of all partial sums.
 GRADIENT_JOBS, GRADIENT_TILES, GRADIENT_BYTES = 16, 48, 8 << 20
+# From so many jobs for each thread on, one thread may have a job more than another.
+FEW_JOBS = 4
 
 
 class WeightGradient(NamedTuple):
@@ -305,9 +308,17 @@ class WeightGradient(NamedTuple):
     chunks: int
 
 
+def _shared_blocks(blocks: int, most: int, beside: int, threads: int) -> int:
+    """Return how many of `most` blocks to make, `beside` jobs each: few are shared out evenly."""
+    for count in range(blocks, most + 1):
+        if count * beside % threads == 0 or count * beside >= FEW_JOBS * threads:
+            return count
+    return blocks
+
+
 @lru_cache(maxsize=512)
-def weight_gradient(p: Problem, outputs: int) -> WeightGradient:
-    """Return dweight and dbias as sums over all tiles."""
+def _weight_gradient(p: Problem, outputs: int, threads: int) -> WeightGradient:
+    """Return dweight and dbias as sums over all tiles, in jobs for so many threads."""
     unit = kernels(p.dtype)
     t = tiling(p.batch, forward_axes(p), p.channels, p.filters, outputs, p.dtype)
     panels, depth = -(-p.filters // unit.NR), t.slots["TD"]
@@ -318,6 +329,10 @@ def weight_gradient(p: Problem, outputs: int) -> WeightGradient:
     size = p.taps * p.channels * p.filters * unit.itemsize
     most = min(GRADIENT_JOBS // parts, t.number // GRADIENT_TILES, GRADIENT_BYTES // size)
     chunks = 1 << max(0, most.bit_length() - 1)  # a power of two: equal shares for two threads
+    # Chunks decide in which order tiles are added up.  Blocks of channels do not.
+    blocks = _shared_blocks(parts // depth, -(-p.channels // unit.VL), chunks * depth, threads)
+    channels = blocking.even_part(p.channels, -(-p.channels // blocks), unit.VL)
+    parts = depth * -(-p.channels // channels)
     pitch = odd_lines(channels + max(unit.VL, unit.MR), unit)
     tile_bytes = t.elements * (pitch + unit.NR) * unit.itemsize
     block = min(block_of(tile_bytes), -(-t.number // chunks))
@@ -344,10 +359,11 @@ def weight_gradient(p: Problem, outputs: int) -> WeightGradient:
     return WeightGradient(bound, chunks)
 
 
-def run_weight_gradient(
-    s: WeightGradient, x: Array, dy: Array, dweight: Array, dbias: Array | None
+def backward_weight(
+    p: Problem, outputs: int, dy: Array, x: Array, dweight: Array, dbias: Array | None
 ) -> None:
-    """Compute dweight, and dbias where it is asked for."""
+    """Write dweight and, if given, dbias."""
+    s = _weight_gradient(p, outputs, get_num_threads())
     plan = Plan()
     if s.chunks == 1:
         plan.append(s.sum, x=x, dy=dy, dweight=dweight, dbias=dbias)
