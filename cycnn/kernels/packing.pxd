@@ -1,6 +1,10 @@
 # Packing weights in panels of NR columns, the way the register tile reads them.
-from cycnn.kernels.simd cimport NR, VL, real, vf, vf_load_part, vf_store, vf_zero
+from cycnn.kernels.simd cimport NR, VL, prefetch, real, vf, vf_load_part, vf_store, vf_zero
 from cycnn.kernels.transpose cimport LANES, transpose
+
+
+cdef enum:
+    AHEAD = 2                   # lines of channels: more rows than the processor follows
 
 
 cdef inline void pack_square(
@@ -37,6 +41,8 @@ cdef inline void pack_panel(
         line = 64 // <Py_ssize_t>sizeof(real)
         first = 0
         while first < channels:
+            for k in range(columns):
+                prefetch(w + k * SK + first + AHEAD * line)
             for k in range(2):
                 c = first
                 while c < min(channels, first + line):
