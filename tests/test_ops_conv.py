@@ -298,6 +298,28 @@ def test_number_and_place_of_rows_change_no_bit(rng, shape, kernel, filters, opt
         assert same_bits(part, dx[rows])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "shape, kernel, filters, options",
+    [
+        case((40, 1, 1, 37), 1, 10),
+        case((40, 1, 1, 2500), 1, 300),
+        case((40, 3, 3, 21), 3, 130, padding=1),
+        case((40, 4, 4, 24), 3, 20, groups=2, padding=2, dilation=2),
+        case((40, 5, 3, 10), (3, 1), 70, stride=2),
+        case((40, 5, 7), 3, 33, padding=1, padding_mode="reflect"),
+        case((40, 2, 2, 2, 9), 2, 40, padding=((0, 1),) * 3),
+    ],
+)
+def test_few_pixels_have_the_bits_of_many(rng, shape, kernel, filters, options, dtype):
+    """Weights of few pixels are read where they lie, those of many are packed."""
+    x, weight, bias, _, _, _ = problem(normal, rng, shape, kernel, filters, options, dtype)
+    for extra in ({"activation": "relu"}, {}):
+        y = conv(x, weight, bias, **options, **extra)
+        for rows in (1, 2, 3, 16):
+            assert same_bits(conv(x[:rows], weight, bias, **options, **extra), y[:rows])
+
+
 @pytest.mark.parametrize(
     "shape, kernel, filters, options",
     [
@@ -307,6 +329,7 @@ def test_number_and_place_of_rows_change_no_bit(rng, shape, kernel, filters, opt
         case((8, 28, 28, 96), 1, 24),
         case((64, 2, 2, 128), 3, 128, padding=1),
         case((1, 9, 9, 130), 3, 150, padding=1),
+        case((1, 4, 4, 130), 3, 300, padding=1),
         case((8, 28, 28, 100), 3, 100, groups=100, padding=1),
         case((8, 28, 28, 32), 3, 32, groups=4, padding=1),
     ],

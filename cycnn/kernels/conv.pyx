@@ -7,7 +7,8 @@ border (window.pxd), in blocks of channels, and multiplies windows by packed wei
 tiles (tile.pxd).  A tile's rows are any MR pixels of the block, so tiles are full on small images
 too.  Partial sums over channel blocks wait in y; bias and activation follow the last block.
 Where there is one block of pixels, each panel of weights is met once: its job packs it, block by
-block of channels, in scratch memory, and no other thread waits for it or reads it.
+block of channels, in scratch memory, and no other thread waits for it or reads it.  For few pixels
+weights are not packed at all (stream.pxd).
 
 Loop nest of a job:  channel block > panel of NR kernels > class of pixels > MR pixels > taps.
 
@@ -23,6 +24,7 @@ from libc.string cimport memset
 from cycnn.kernels.ahead cimport Ahead, look_ahead
 from cycnn.kernels.packing cimport pack_panel
 from cycnn.kernels.simd cimport MR, NR, publish, real
+from cycnn.kernels.stream cimport finish_row, stream
 from cycnn.kernels.tile cimport ACCUMULATE, STEPS, multiply_rows
 from cycnn.kernels.window cimport (
     Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_in_place,
@@ -64,10 +66,12 @@ cdef struct ConvArgs:
     Py_ssize_t at_y, at_classes, at_taps, at_bias, at_spare, at_slab    # bytes into scratch
     Py_ssize_t at_weights       # where panels are packed; 0 where w is packed
     Py_ssize_t together         # panels packed at a time
+    Py_ssize_t streamed         # w is read where it lies, for FEW pixels at most, SK = 1
 
 
 cdef enum:
     LONG = 1024                 # bytes of a row of x: from here on it is fetched ahead
+    FEW = 16                    # pixels, as in ops/conv.py
 
 
 cdef struct Class:
@@ -160,7 +164,7 @@ cdef void list_classes(
         table[cls].taps = taps
         table[cls].pixels = list_pixels(a, b, cls, g, &at, x, y)
         table[cls].run = b.channels
-        if a.classes == 0 and rows_merge(&a.window):
+        if a.classes == 0 and rows_merge(&a.window) and not a.streamed:
             table[cls].run = b.channels * a.window.TW
         table[cls].runs = list_taps(a, b, cls, table[cls].run, taps)
         padded = (table[cls].pixels + MR - 1) // MR * MR
@@ -224,6 +228,47 @@ cdef Ahead next_block(
     return ahead
 
 
+cdef void stream_taps(
+    const ConvArgs* a, const Class* table, Py_ssize_t g, const Block* b, Py_ssize_t channel,
+    Py_ssize_t begin, Py_ssize_t end,       # kernels
+) noexcept nogil:
+    """Add a block of channels to some kernels of all pixels, tap by tap."""
+    cdef Py_ssize_t taps = a.window.TD * a.window.TH * a.window.TW
+    cdef Py_ssize_t classes = max(a.classes, <Py_ssize_t>1), t, cls, r, i, count
+    cdef const real* w = a.w + g * a.weights.SG + channel * a.weights.SC + begin
+    cdef real* x[FEW]
+    cdef real* y[FEW]
+    for t in range(taps):
+        count = 0
+        for cls in range(classes):
+            for r in range(table[cls].runs):
+                if table[cls].taps[2 * r + 1] == t * b.channels * NR:       # as if w were packed
+                    for i in range(table[cls].pixels):
+                        x[count] = table[cls].x[i] + table[cls].taps[2 * r]
+                        y[count] = table[cls].y[i] + begin
+                        count = count + 1
+        stream(x, y, count, w + a.weights.tap[t] * a.weights.ST, a.weights.SC, b.channels,
+               end - begin)
+
+
+cdef void stream_block(
+    const ConvArgs* a, const Class* table, Py_ssize_t g, const Block* b, Py_ssize_t channel,
+    Py_ssize_t begin, Py_ssize_t end,       # kernels
+) noexcept nogil:
+    """`stream_taps`, from y = 0 on and up to the activation."""
+    cdef Py_ssize_t classes = max(a.classes, <Py_ssize_t>1), cls, i
+    cdef Py_ssize_t C = a.window.C // a.groups, K = a.K // a.groups
+    cdef const real* bias = a.bias + g * K + begin if a.bias != NULL else NULL
+    if channel == g * C:
+        for cls in range(classes):
+            clear(table + cls, begin, end)
+    stream_taps(a, table, g, b, channel - g * C, begin, end)
+    if channel - g * C + b.channels >= C:
+        for cls in range(classes):
+            for i in range(table[cls].pixels):
+                finish_row(table[cls].y[i] + begin, end - begin, bias, a.flags)
+
+
 cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """One job is one block of pixels, `panels` panels of kernels, one group."""
     cdef const ConvArgs* a = <const ConvArgs*>args
@@ -248,6 +293,10 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
         if taps == 0:
             clear(table, first * NR, min(K, last * NR))
             return
+        if a.streamed:
+            stream_block(a, table, g, &b, g * C + c, first * NR, min(K, last * NR))
+            c = c + b.channels
+            continue
         times = ((table.pixels + MR - 1) // MR * table.runs * ((table.run + STEPS - 1) // STEPS)
                  * (last - first))
         ahead = next_block(a, job % a.blocks + 1, g * C + c, b.channels, times)
@@ -362,7 +411,7 @@ JOBS = {
         "w* tap* ST SC SK SG bias* y* YD YH YW K UD UH UW VD VH VW "
         "groups channel_block blocks panels flags classes "
         "class_pixels* class_start* class_taps* class_tap_start* "
-        "at_y at_classes at_taps at_bias at_spare at_slab at_weights together")),
+        "at_y at_classes at_taps at_bias at_spare at_slab at_weights together streamed")),
     "fold": publish(<void*>fold, sizeof(FoldArgs), (
         "z* dx* N D H W C OD OH OW TD TH TW SD SH SW ED EH EW PD PH PW rows")),
     "pack": publish(<void*>pack, sizeof(PackArgs),

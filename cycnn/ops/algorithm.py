@@ -106,6 +106,10 @@ def _cheapest(p: Problem, direction: str) -> str:
 # --------------------------------------------------------------------------------
 
 
+# Weights of more bytes come from far away: no second-level cache holds them.
+NEAR_BYTES = 1 << 20
+
+
 def _product(
     rows: float, inputs: float, columns: int, unit: SimpleNamespace
 ) -> tuple[float, float]:
@@ -151,9 +155,12 @@ def _sum_cost(p: Problem, direction: str) -> float:
     inputs, columns = (p.filters, p.channels) if backward else (p.channels, p.filters)
     products, stores = _product(pixels, p.taps * inputs, columns, unit)
     inside = _share_inside(p)
+    weights = p.taps * p.channels * p.filters
+    if pixels <= blocking.FEW_PIXELS and not backward:  # read where they lie
+        longer = 0.5 + float(unit.VL * unit.itemsize) / 64  # than a vector of 32 bytes takes
+        return longer * (2.0 + 1.05 * pixels * inside) * weights / float(unit.VL)
     if inside < 0.9 and pixels > blocking.BLOCK_PIXELS:  # zeros are left out
         products *= inside
-    weights = p.taps * p.channels * p.filters
     packing = 11.2 if pixels > blocking.BLOCK_PIXELS else 6.0  # by the jobs that read them
     return 0.52 * products + 4.4 * stores + weights * (1.9 if backward else packing / unit.VL)
 
@@ -174,6 +181,8 @@ def winograd_cost(p: Problem, direction: str, outputs: int) -> float:
         return t.elements * (0.56 * products + 4.3 * stores) + transforms
     products, stores = _product(t.number, t.inputs, filters, unit)
     weights = 3.5 * t.elements * t.inputs * -(-filters // unit.VL)
+    if p.taps * channels * filters * unit.itemsize > NEAR_BYTES:
+        weights += 4.0 * p.taps * channels * -(-filters // unit.VL)
     if direction == "input":  # transposed one by one
         weights += 0.75 * p.taps * p.channels * p.filters
     transforms = 7.2 * tile_inputs + weights

@@ -46,6 +46,8 @@ SUM_JOBS = 16  # of a sum, if it has so many panels: half of MIN_JOBS, as each j
 # several cache lines of each row (fewer where that would leave few jobs).
 PANELS_TOGETHER = 4
 PACKED_BYTES = 128 << 10  # of panels that a job packs for itself at a time, at most
+# Of few pixels a job sums so many kernels, reading as much of each row of w.
+STRETCH = 128
 FOLD_BYTES = 4 << 20  # of the product of a fold
 FOLD_ELEMENTS = 1 << 16  # of it that a job reads, about
 
@@ -81,6 +83,10 @@ def _sum(
     # A job that packs its own panels had better have two of them, for two lines of each row of w.
     splits = min(panels, -(-SUM_JOBS // (p.groups * blocks.number)))
     per_job = -(-panels // splits)
+    pixels = batch * math.prod(axis.out for axis in axes)
+    streamed = taps > 0 and strides["SK"] == 1 and pixels <= blocking.FEW_PIXELS
+    if streamed:
+        per_job = max(1, min(-(-panels // 2), STRETCH // unit.NR))
     splits = -(-panels // per_job)
     count = len(classes.start) - 1 if classes else 0
     listed = blocks.pixels + unit.MR * max(1, count)
@@ -94,7 +100,7 @@ def _sum(
     at_slab = scratch.take(blocks.slab * unit.itemsize if copy else 0)
     weights = {"tap": np.array(tap, np.int64), **strides}
     at_weights = together = 0
-    if blocks.number == 1 and taps:
+    if blocks.number == 1 and taps and not streamed:
         panel_size = taps * block * unit.NR * unit.itemsize
         together = max(1, min(PANELS_TOGETHER, per_job, PACKED_BYTES // panel_size))
         at_weights = scratch.take(together * panel_size)
@@ -106,13 +112,13 @@ def _sum(
         "class_taps": classes and classes.taps, "class_tap_start": classes and classes.tap_start,
         "at_y": at_y, "at_classes": at_classes, "at_taps": at_taps, "at_bias": at_bias,
         "at_spare": at_spare, "at_slab": at_slab, "at_weights": at_weights, "together": together,
-        "scratch": scratch.size,
-        "work": 2.0 * batch * math.prod(a.out for a in axes) * taps * group_c * filters,
+        "streamed": streamed, "scratch": scratch.size,
+        "work": max(2.0 * pixels, unit.itemsize) * taps * group_c * filters,
     }  # fmt: skip
     for letter, axis, extent in zip("DHW", axes, result, strict=True):
         conv |= {f"Y{letter}": extent, f"U{letter}": axis.start, f"V{letter}": axis.stride}
     sum_ = unit.conv.bind(p.groups * blocks.number * splits, **conv)
-    if at_weights or not taps:
+    if at_weights or streamed or not taps:
         return _Sum(sum_, None, 0)
     channel_blocks = -(-group_c // block)
     together = 1
