@@ -90,29 +90,38 @@ def extension(name, source, flags=(), macros=(), depends=()):
     )
 
 
-def translate(folder):
-    """Translate a folder's .pyx files to C below build/; return {module: path of its C file}."""
-    sources = sorted(str(path) for path in folder.glob("*.pyx"))
-    modules = [extension(".".join(Path(s).with_suffix("").parts), s) for s in sources]
-    modules = cythonize(modules, build_dir="build/cython", compiler_directives=DIRECTIVES)
-    return {Path(m.sources[0]).stem: m.sources[0] for m in modules}
+def sources(folder):
+    return sorted(folder.glob("*.pyx"))
+
+
+def translated(source):
+    """Return the C file below build/ that a .pyx file is translated to."""
+    return str(Path("build/cython", source.with_suffix(".c")))
+
+
+def translate(*folders):
+    """Translate the .pyx files of some folders to C."""
+    files = [source for folder in folders for source in sources(folder)]
+    modules = [extension(".".join(s.with_suffix("").parts), str(s)) for s in files]
+    cythonize(modules, build_dir="build/cython", compiler_directives=DIRECTIVES)
 
 
 def kernel_extensions():
     headers = [str(KERNELS / "simd.h")]
-    for module, source in translate(KERNELS).items():
+    for source in sources(KERNELS):
+        module, c = source.stem, translated(source)
         for target in wanted:
             for dtype, macros in DTYPES.items():
                 # Its own C file, so that the object files of two targets never share a name.
                 unit = Path("build/targets", f"{target}_{dtype}", f"{module}.c")
                 unit.parent.mkdir(parents=True, exist_ok=True)
-                path = Path(source).resolve().as_posix()
+                path = Path(c).resolve().as_posix()
                 text = f'/* {module} for {target}, {dtype} */\n#include "{path}"\n'
                 if not unit.exists() or unit.read_text() != text:
                     unit.write_text(text)
                 name = f"cycnn.kernels.{target}_{dtype}.{module}"
                 yield extension(
-                    name, str(unit), TARGETS[target], [FORCE_INLINE, *macros], [source, *headers]
+                    name, str(unit), TARGETS[target], [FORCE_INLINE, *macros], [c, *headers]
                 )
 
 
@@ -130,6 +139,7 @@ class BuildExt(build_ext):
         super().copy_extensions_to_source()
 
     def build_extensions(self):
+        translate(ENGINE, KERNELS)  # here, as nothing else, an sdist for one, needs the C files
         cflags, ldflags = self.openmp_flags()
         for ext in self.extensions:
             if ext.name.startswith("cycnn.engine."):
@@ -162,8 +172,8 @@ class BuildExt(build_ext):
 
 
 ext_modules = [
-    extension(f"cycnn.engine.{module}", source, depends=[source])
-    for module, source in translate(ENGINE).items()
+    extension(f"cycnn.engine.{source.stem}", translated(source), depends=[translated(source)])
+    for source in sources(ENGINE)
 ]
 ext_modules += kernel_extensions()
 
