@@ -66,7 +66,7 @@ cdef struct ConvArgs:
     Py_ssize_t at_y, at_classes, at_taps, at_bias, at_spare, at_slab    # bytes into scratch
     Py_ssize_t at_weights       # where panels are packed; 0 where w is packed
     Py_ssize_t together         # panels packed at a time
-    Py_ssize_t streamed         # w is read where it lies, for FEW pixels at most, SK = 1
+    Py_ssize_t at_sums          # where FEW pixels at most are summed, w read where it lies; or 0
 
 
 cdef enum:
@@ -164,7 +164,7 @@ cdef void list_classes(
         table[cls].taps = taps
         table[cls].pixels = list_pixels(a, b, cls, g, &at, x, y)
         table[cls].run = b.channels
-        if a.classes == 0 and rows_merge(&a.window) and not a.streamed:
+        if a.classes == 0 and rows_merge(&a.window) and a.at_sums == 0:
             table[cls].run = b.channels * a.window.TW
         table[cls].runs = list_taps(a, b, cls, table[cls].run, taps)
         padded = (table[cls].pixels + MR - 1) // MR * MR
@@ -231,22 +231,23 @@ cdef Ahead next_block(
 cdef void stream_taps(
     const ConvArgs* a, const Class* table, Py_ssize_t g, const Block* b, Py_ssize_t channel,
     Py_ssize_t begin, Py_ssize_t end,       # kernels
+    real* sums, Py_ssize_t pitch,
 ) noexcept nogil:
     """Add a block of channels to some kernels of all pixels, tap by tap."""
-    cdef Py_ssize_t taps = a.window.TD * a.window.TH * a.window.TW
-    cdef Py_ssize_t classes = max(a.classes, <Py_ssize_t>1), t, cls, r, i, count
+    cdef Py_ssize_t taps = a.window.TD * a.window.TH * a.window.TW, t, cls, r, i, pixel, count
     cdef const real* w = a.w + g * a.weights.SG + channel * a.weights.SC + begin
     cdef real* x[FEW]
     cdef real* y[FEW]
     for t in range(taps):
-        count = 0
-        for cls in range(classes):
+        pixel = count = 0
+        for cls in range(max(a.classes, <Py_ssize_t>1)):
             for r in range(table[cls].runs):
                 if table[cls].taps[2 * r + 1] == t * b.channels * NR:       # as if w were packed
                     for i in range(table[cls].pixels):
                         x[count] = table[cls].x[i] + table[cls].taps[2 * r]
-                        y[count] = table[cls].y[i] + begin
+                        y[count] = sums + (pixel + i) * pitch
                         count = count + 1
+            pixel = pixel + table[cls].pixels
         stream(x, y, count, w + a.weights.tap[t] * a.weights.ST, a.weights.SC, b.channels,
                end - begin)
 
@@ -254,19 +255,22 @@ cdef void stream_taps(
 cdef void stream_block(
     const ConvArgs* a, const Class* table, Py_ssize_t g, const Block* b, Py_ssize_t channel,
     Py_ssize_t begin, Py_ssize_t end,       # kernels
+    real* sums,
 ) noexcept nogil:
-    """`stream_taps`, from y = 0 on and up to the activation."""
-    cdef Py_ssize_t classes = max(a.classes, <Py_ssize_t>1), cls, i
-    cdef Py_ssize_t C = a.window.C // a.groups, K = a.K // a.groups
-    cdef const real* bias = a.bias + g * K + begin if a.bias != NULL else NULL
-    if channel == g * C:
-        for cls in range(classes):
-            clear(table + cls, begin, end)
-    stream_taps(a, table, g, b, channel - g * C, begin, end)
-    if channel - g * C + b.channels >= C:
-        for cls in range(classes):
+    """`stream_taps`, from sums of 0 on and up to the activation.
+
+    Sums lie side by side: rows of y, often a power of two apart, would meet in a few cache sets.
+    """
+    cdef Py_ssize_t pitch = a.panels * NR, cls, i
+    cdef const real* bias = a.bias + g * (a.K // a.groups) + begin if a.bias != NULL else NULL
+    if channel == 0:
+        memset(sums, 0, b.planes * b.rows * b.columns * pitch * sizeof(real))
+    stream_taps(a, table, g, b, channel, begin, end, sums, pitch)
+    if channel + b.channels == a.window.C // a.groups:
+        for cls in range(max(a.classes, <Py_ssize_t>1)):
             for i in range(table[cls].pixels):
-                finish_row(table[cls].y[i] + begin, end - begin, bias, a.flags)
+                finish_row(sums, end - begin, bias, a.flags, table[cls].y[i] + begin)
+                sums = sums + pitch
 
 
 cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
@@ -293,8 +297,9 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
         if taps == 0:
             clear(table, first * NR, min(K, last * NR))
             return
-        if a.streamed:
-            stream_block(a, table, g, &b, g * C + c, first * NR, min(K, last * NR))
+        if a.at_sums:
+            stream_block(a, table, g, &b, c, first * NR, min(K, last * NR),
+                         <real*>(scratch + a.at_sums))
             c = c + b.channels
             continue
         times = ((table.pixels + MR - 1) // MR * table.runs * ((table.run + STEPS - 1) // STEPS)
@@ -411,7 +416,7 @@ JOBS = {
         "w* tap* ST SC SK SG bias* y* YD YH YW K UD UH UW VD VH VW "
         "groups channel_block blocks panels flags classes "
         "class_pixels* class_start* class_taps* class_tap_start* "
-        "at_y at_classes at_taps at_bias at_spare at_slab at_weights together streamed")),
+        "at_y at_classes at_taps at_bias at_spare at_slab at_weights together at_sums")),
     "fold": publish(<void*>fold, sizeof(FoldArgs), (
         "z* dx* N D H W C OD OH OW TD TH TW SD SH SW ED EH EW PD PH PW rows")),
     "pack": publish(<void*>pack, sizeof(PackArgs),

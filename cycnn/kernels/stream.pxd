@@ -4,7 +4,7 @@
 #
 # The register tile (tile.pxd) earns its packed weights by reading them for one tile after another.
 # For a tile or two, packing would be most of the work, and it takes a line of each row of w, which
-# no processor foresees.  Here whole stretches of some rows are added to y, which stays in the
+# no processor foresees.  Here whole stretches of some rows are added to sums that stay in the
 # first-level cache.  Products of one element are added up in the tile's order: the same bits.
 from cycnn.kernels.simd cimport (
     VL, prefetch, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_load_part, vf_max, vf_store,
@@ -92,7 +92,7 @@ cdef inline void add_rows(
 
 cdef inline void stream(
     real** x,                   # IN   one pointer per pixel, to `channels` numbers
-    real** y,                   # INOUT  likewise, to `columns` numbers
+    real** y,                   # INOUT  likewise, to `columns` sums
     Py_ssize_t pixels,
     const real* w,              # IN   (channels, step)
     Py_ssize_t step, Py_ssize_t channels, Py_ssize_t columns,
@@ -115,13 +115,13 @@ cdef inline void stream(
 
 
 cdef inline void finish_row(
-    real* y, Py_ssize_t columns, const real* bias, Py_ssize_t flags,
+    const real* sums, Py_ssize_t columns, const real* bias, Py_ssize_t flags, real* y,
 ) noexcept nogil:
-    """y = activation(y + bias), or activation(y) where bias is NULL."""
+    """y = activation(sums + bias), or activation(sums) where bias is NULL."""
     cdef Py_ssize_t k = 0
     cdef vf s
     while k < columns:
-        s = vf_add(vf_load_part(y + k, columns - k),
+        s = vf_add(vf_load(sums + k),
                    vf_load_part(bias + k, columns - k) if bias != NULL else vf_zero())
         if flags & RELU:
             s = vf_max(vf_zero(), s)

@@ -36,6 +36,7 @@ from cycnn.ops.problem import (
     resolve_kernel,
 )
 from cycnn.ops.window import tap_map
+from cycnn.threads import get_num_threads
 
 __all__ = ["conv", "conv_backward_input", "conv_backward_weight", "conv_output_shape"]
 
@@ -46,8 +47,8 @@ SUM_JOBS = 16  # of a sum, if it has so many panels: half of MIN_JOBS, as each j
 # several cache lines of each row (fewer where that would leave few jobs).
 PANELS_TOGETHER = 4
 PACKED_BYTES = 128 << 10  # of panels that a job packs for itself at a time, at most
-# Of few pixels a job sums so many kernels, reading as much of each row of w.
-STRETCH = 128
+# Of few pixels a job sums at most so many kernels, reading as much of each row of w.
+STRETCH = 256
 FOLD_BYTES = 4 << 20  # of the product of a fold
 FOLD_ELEMENTS = 1 << 16  # of it that a job reads, about
 
@@ -67,8 +68,12 @@ class _Sum(NamedTuple):
 def _sum(
     p: Problem, batch: int, axes: Sequence[Axis], result: Sequence[int], channels: int,
     filters: int, tap: Sequence[int], strides: dict[str, int], unit: SimpleNamespace,
+    threads: int = 1,
 ) -> _Sum:  # fmt: skip
-    """Cut one convolution sum, over `channels` inputs to `filters` outputs, in jobs."""
+    """Cut one convolution sum, over `channels` inputs to `filters` outputs, in jobs.
+
+    Of few pixels each of so many threads has a job.
+    """
     group_c, group_k = channels // p.groups, filters // p.groups
     taps = len(tap)
     copy = not blocking.readable_in_place(batch, axes)
@@ -86,7 +91,7 @@ def _sum(
     pixels = batch * math.prod(axis.out for axis in axes)
     streamed = taps > 0 and strides["SK"] == 1 and pixels <= blocking.FEW_PIXELS
     if streamed:
-        per_job = max(1, min(-(-panels // 2), STRETCH // unit.NR))
+        per_job = max(1, min(-(-panels // threads), STRETCH // unit.NR))
     splits = -(-panels // per_job)
     count = len(classes.start) - 1 if classes else 0
     listed = blocks.pixels + unit.MR * max(1, count)
@@ -98,6 +103,8 @@ def _sum(
     at_bias = scratch.take(unit.NR * unit.itemsize)
     at_spare = scratch.take((group_k + unit.NR) * unit.itemsize)
     at_slab = scratch.take(blocks.slab * unit.itemsize if copy else 0)
+    sums = blocking.FEW_PIXELS * per_job * unit.NR
+    at_sums = scratch.take(sums * unit.itemsize) if streamed else 0
     weights = {"tap": np.array(tap, np.int64), **strides}
     at_weights = together = 0
     if blocks.number == 1 and taps and not streamed:
@@ -112,7 +119,7 @@ def _sum(
         "class_taps": classes and classes.taps, "class_tap_start": classes and classes.tap_start,
         "at_y": at_y, "at_classes": at_classes, "at_taps": at_taps, "at_bias": at_bias,
         "at_spare": at_spare, "at_slab": at_slab, "at_weights": at_weights, "together": together,
-        "streamed": streamed, "scratch": scratch.size,
+        "at_sums": at_sums, "scratch": scratch.size,
         "work": max(2.0 * pixels, unit.itemsize) * taps * group_c * filters,
     }  # fmt: skip
     for letter, axis, extent in zip("DHW", axes, result, strict=True):
@@ -154,7 +161,7 @@ def _pack(plan: Plan, s: _Sum, weight: Array, *, beside: bool = False) -> Array 
 
 
 @lru_cache(maxsize=512)
-def _forward(p: Problem) -> _Sum:
+def _forward(p: Problem, threads: int) -> _Sum:
     unit = kernels(p.dtype)
     strides = {
         "ST": p.channels // p.groups * p.filters, "SC": p.filters, "SK": 1,
@@ -163,10 +170,11 @@ def _forward(p: Problem) -> _Sum:
     if p.pointwise:
         pixels = p.batch * math.prod(p.out)
         axes: Sequence[Axis] = blocking.pointwise_axes(pixels)
-        return _sum(p, 1, axes, (1, pixels, 1), p.channels, p.filters, [0], strides, unit)
+        return _sum(p, 1, axes, (1, pixels, 1), p.channels, p.filters, [0], strides, unit, threads)
     return _sum(
-        p, p.batch, forward_axes(p), p.out, p.channels, p.filters, range(p.taps), strides, unit
-    )
+        p, p.batch, forward_axes(p), p.out, p.channels, p.filters, range(p.taps), strides, unit,
+        threads,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=512)
@@ -307,7 +315,7 @@ def conv(
     elif name in winograd.OUTPUTS:
         winograd.run_sum(winograd.forward(p, winograd.OUTPUTS[name]), x, weight, bias, y, flags)
     else:
-        _run_sums([_forward(p)], x, weight, bias, y, flags)
+        _run_sums([_forward(p, get_num_threads())], x, weight, bias, y, flags)
     return y
 
 
