@@ -17,6 +17,37 @@ cdef enum:
     GROUP = 4                   # rows of w at a time
 
 
+cdef inline vf part_of_row(bint whole, const real* w, Py_ssize_t left) noexcept nogil:
+    return vf_load(w) if whole else vf_load_part(w, left)
+
+
+cdef inline void add_vector(
+    int rows, int pixels, bint whole, vf x0, vf x1, vf x2, vf x3, vf z0, vf z1, vf z2, vf z3,
+    const real* w, Py_ssize_t step, Py_ssize_t left, real* y, real* v,
+) noexcept nogil:
+    """y += sum over c of x_c * w[c], a vector of each, the last `left` of a row unless `whole`."""
+    cdef vf s = part_of_row(whole, w, left), b = vf_zero()
+    cdef vf a = vf_fma(x0, s, vf_load(y))
+    if pixels > 1:
+        b = vf_fma(z0, s, vf_load(v))
+    if rows > 1:
+        s = part_of_row(whole, w + step, left)
+        a = vf_fma(x1, s, a)
+        if pixels > 1:
+            b = vf_fma(z1, s, b)
+        s = part_of_row(whole, w + 2 * step, left)
+        a = vf_fma(x2, s, a)
+        if pixels > 1:
+            b = vf_fma(z2, s, b)
+        s = part_of_row(whole, w + 3 * step, left)
+        a = vf_fma(x3, s, a)
+        if pixels > 1:
+            b = vf_fma(z3, s, b)
+    vf_store(y, a)
+    if pixels > 1:
+        vf_store(v, b)
+
+
 cdef inline void add_rows(
     int rows, int pixels, bint ahead, const real* x, const real* z, const real* w, Py_ssize_t step,
     Py_ssize_t columns, real* y, real* v,
@@ -27,8 +58,7 @@ cdef inline void add_rows(
     """
     cdef vf x0 = vf_bcast(x), x1 = vf_zero(), x2 = vf_zero(), x3 = vf_zero()
     cdef vf z0 = vf_zero(), z1 = vf_zero(), z2 = vf_zero(), z3 = vf_zero()
-    cdef vf s, a, b = vf_zero()
-    cdef Py_ssize_t k = 0, left
+    cdef Py_ssize_t k = 0
     if rows > 1:
         x1 = vf_bcast(x + 1)
         x2 = vf_bcast(x + 2)
@@ -39,60 +69,23 @@ cdef inline void add_rows(
             z1 = vf_bcast(z + 1)
             z2 = vf_bcast(z + 2)
             z3 = vf_bcast(z + 3)
-    while k + VL <= columns:
+    while columns - k >= VL:
         if ahead:
             prefetch(w + GROUP * step + k)
             prefetch(w + (GROUP + 1) * step + k)
             prefetch(w + (GROUP + 2) * step + k)
             prefetch(w + (GROUP + 3) * step + k)
-        s = vf_load(w + k)
-        a = vf_fma(x0, s, vf_load(y + k))
-        if pixels > 1:
-            b = vf_fma(z0, s, vf_load(v + k))
-        if rows > 1:
-            s = vf_load(w + step + k)
-            a = vf_fma(x1, s, a)
-            if pixels > 1:
-                b = vf_fma(z1, s, b)
-            s = vf_load(w + 2 * step + k)
-            a = vf_fma(x2, s, a)
-            if pixels > 1:
-                b = vf_fma(z2, s, b)
-            s = vf_load(w + 3 * step + k)
-            a = vf_fma(x3, s, a)
-            if pixels > 1:
-                b = vf_fma(z3, s, b)
-        vf_store(y + k, a)
-        if pixels > 1:
-            vf_store(v + k, b)
+        add_vector(rows, pixels, True, x0, x1, x2, x3, z0, z1, z2, z3, w + k, step, VL, y + k,
+                   v + k)
         k = k + VL
-    left = columns - k
-    if left > 0:
-        s = vf_load_part(w + k, left)
-        a = vf_fma(x0, s, vf_load_part(y + k, left))
-        if pixels > 1:
-            b = vf_fma(z0, s, vf_load_part(v + k, left))
-        if rows > 1:
-            s = vf_load_part(w + step + k, left)
-            a = vf_fma(x1, s, a)
-            if pixels > 1:
-                b = vf_fma(z1, s, b)
-            s = vf_load_part(w + 2 * step + k, left)
-            a = vf_fma(x2, s, a)
-            if pixels > 1:
-                b = vf_fma(z2, s, b)
-            s = vf_load_part(w + 3 * step + k, left)
-            a = vf_fma(x3, s, a)
-            if pixels > 1:
-                b = vf_fma(z3, s, b)
-        vf_store_part(y + k, a, left)
-        if pixels > 1:
-            vf_store_part(v + k, b, left)
+    if k < columns:
+        add_vector(rows, pixels, False, x0, x1, x2, x3, z0, z1, z2, z3, w + k, step, columns - k,
+                   y + k, v + k)
 
 
 cdef inline void stream(
     real** x,                   # IN   one pointer per pixel, to `channels` numbers
-    real** y,                   # INOUT  likewise, to `columns` sums
+    real** y,                   # INOUT  likewise, to `columns` sums, whole vectors of them
     Py_ssize_t pixels,
     const real* w,              # IN   (channels, step)
     Py_ssize_t step, Py_ssize_t channels, Py_ssize_t columns,
