@@ -205,6 +205,22 @@ def test_number_and_place_of_rows_change_no_bit(rng, x_shape, kernel, filters, o
         assert same_bits(part, dx[rows])
 
 
+@pytest.mark.parametrize(
+    "least, most, beside, threads, blocks",
+    [
+        (1, 8, 1, 1, 1),  # one thread transforms dy once
+        (1, 8, 1, 2, 2),
+        (1, 8, 1, 5, 5),
+        (1, 2, 1, 16, 2),  # as many as there can be
+        (1, 8, 3, 2, 2),  # six jobs on two threads, not three
+        (1, 8, 16, 3, 1),  # enough already
+        (4, 8, 1, 2, 4),
+    ],
+)
+def test_weight_gradients_of_few_jobs_are_cut_for_all_threads(least, most, beside, threads, blocks):
+    assert winograd._shared_blocks(least, most, beside, threads) == blocks
+
+
 def test_weights_too_large_to_keep_are_transformed_in_each_stage(rng, caches, monkeypatch):
     arrays = problem(normal, rng, (3, 15, 14, 19), (3, 3), 37, "float32", {})
     expected = all_bits(arrays, {}, "winograd4")

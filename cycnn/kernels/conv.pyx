@@ -71,7 +71,7 @@ cdef struct ConvArgs:
 
 cdef enum:
     LONG = 1024                 # bytes of a row of x: from here on it is fetched ahead
-    FEW = 16                    # pixels, as in ops/conv.py
+    FEW = 16                    # pixels, as in ops/blocking.py
 
 
 cdef struct Class:
