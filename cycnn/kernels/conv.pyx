@@ -24,7 +24,7 @@ from libc.string cimport memset
 from cycnn.kernels.ahead cimport Ahead, look_ahead
 from cycnn.kernels.packing cimport pack_panel
 from cycnn.kernels.simd cimport MR, NR, publish, real
-from cycnn.kernels.stream cimport finish_row, stream
+from cycnn.kernels.stream cimport FEW, finish_row, stream
 from cycnn.kernels.tile cimport ACCUMULATE, STEPS, multiply_rows
 from cycnn.kernels.window cimport (
     Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_in_place,
@@ -71,7 +71,6 @@ cdef struct ConvArgs:
 
 cdef enum:
     LONG = 1024                 # bytes of a row of x: from here on it is fetched ahead
-    FEW = 16                    # pixels, as in ops/blocking.py
 
 
 cdef struct Class:
@@ -234,19 +233,23 @@ cdef void stream_taps(
     real* sums, Py_ssize_t pitch,
 ) noexcept nogil:
     """Add a block of channels to some kernels of all pixels, tap by tap."""
-    cdef Py_ssize_t taps = a.window.TD * a.window.TH * a.window.TW, t, cls, r, i, pixel, count
+    cdef Py_ssize_t taps = a.window.TD * a.window.TH * a.window.TW, t, cls, i, pixel, count
     cdef const real* w = a.w + g * a.weights.SG + channel * a.weights.SC + begin
+    cdef const int64_t* run[FEW]        # of each class, the next one: in the order of taps
     cdef real* x[FEW]
     cdef real* y[FEW]
+    for cls in range(max(a.classes, <Py_ssize_t>1)):
+        run[cls] = table[cls].taps
     for t in range(taps):
         pixel = count = 0
         for cls in range(max(a.classes, <Py_ssize_t>1)):
-            for r in range(table[cls].runs):
-                if table[cls].taps[2 * r + 1] == t * b.channels * NR:       # as if w were packed
-                    for i in range(table[cls].pixels):
-                        x[count] = table[cls].x[i] + table[cls].taps[2 * r]
-                        y[count] = sums + (pixel + i) * pitch
-                        count = count + 1
+            if (run[cls] != table[cls].taps + 2 * table[cls].runs
+                    and run[cls][1] == t * b.channels * NR):        # where w would be if packed
+                for i in range(table[cls].pixels):
+                    x[count] = table[cls].x[i] + run[cls][0]
+                    y[count] = sums + (pixel + i) * pitch
+                    count = count + 1
+                run[cls] = run[cls] + 2
             pixel = pixel + table[cls].pixels
         stream(x, y, count, w + a.weights.tap[t] * a.weights.ST, a.weights.SC, b.channels,
                end - begin)

@@ -14,6 +14,7 @@ from cycnn.kernels.tile cimport RELU
 
 
 cdef enum:
+    FEW = 16                    # pixels at most: for more, packing w pays
     GROUP = 4                   # rows of w at a time
 
 

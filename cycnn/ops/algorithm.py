@@ -156,7 +156,7 @@ def _sum_cost(p: Problem, direction: str) -> float:
     products, stores = _product(pixels, p.taps * inputs, columns, unit)
     inside = _share_inside(p)
     weights = p.taps * p.channels * p.filters
-    if pixels <= blocking.FEW_PIXELS and not backward:  # read where they lie
+    if pixels <= unit.FEW and not backward:  # read where they lie
         longer = 0.5 + float(unit.VL * unit.itemsize) / 64  # than a vector of 32 bytes takes
         return longer * (2.0 + 1.05 * pixels * inside) * weights / float(unit.VL)
     if inside < 0.9 and pixels > blocking.BLOCK_PIXELS:  # zeros are left out

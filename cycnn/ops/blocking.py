@@ -24,8 +24,6 @@ _NO_TABLE: Ints = np.empty(0, np.int64)
 PANEL_ROWS = 1152
 SLAB_BYTES = 256 << 10
 BLOCK_PIXELS = 1024
-# For so few pixels, as in kernels/conv.pyx, weights are not packed but read where they lie.
-FEW_PIXELS = 16
 # Enough jobs to share out evenly among many cores.
 MIN_JOBS = 32
 # The partial sums of a weight gradient may take this much, all chunks together.

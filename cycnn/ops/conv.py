@@ -85,13 +85,13 @@ def _sum(
         if classes and classes.cost > 0.9 * taps * blocks.pixels:
             classes = None
     panels = -(-group_k // unit.NR)
-    # A job that packs its own panels had better have two of them, for two lines of each row of w.
-    splits = min(panels, -(-SUM_JOBS // (p.groups * blocks.number)))
-    per_job = -(-panels // splits)
     pixels = batch * math.prod(axis.out for axis in axes)
-    streamed = taps > 0 and strides["SK"] == 1 and pixels <= blocking.FEW_PIXELS
-    if streamed:
+    streamed = taps > 0 and strides["SK"] == 1 and pixels <= unit.FEW
+    if streamed:  # w is read where it lies
         per_job = max(1, min(-(-panels // threads), STRETCH // unit.NR))
+    else:  # a job that packs its own panels had better have two, for two lines of each row of w
+        splits = min(panels, -(-SUM_JOBS // (p.groups * blocks.number)))
+        per_job = -(-panels // splits)
     splits = -(-panels // per_job)
     count = len(classes.start) - 1 if classes else 0
     listed = blocks.pixels + unit.MR * max(1, count)
@@ -103,7 +103,7 @@ def _sum(
     at_bias = scratch.take(unit.NR * unit.itemsize)
     at_spare = scratch.take((group_k + unit.NR) * unit.itemsize)
     at_slab = scratch.take(blocks.slab * unit.itemsize if copy else 0)
-    sums = blocking.FEW_PIXELS * per_job * unit.NR
+    sums = unit.FEW * per_job * unit.NR
     at_sums = scratch.take(sums * unit.itemsize) if streamed else 0
     weights = {"tap": np.array(tap, np.int64), **strides}
     at_weights = together = 0
