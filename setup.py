@@ -63,9 +63,9 @@ MACROS = [("Py_LIMITED_API", "0x030B0000")] if ABI3 else []
 CFLAGS = ["/O2"] if MSVC else ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off"]
 LDFLAGS = []
 if LINUX:
-    # Left out: symbols and, a twentieth of the wheel, tables to unwind C code by, identifiers of
-    # builds and padding between segments.
-    CFLAGS += ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables"]
+    # Left out: symbols and, a twentieth of the wheel, tables to unwind C code by, stubs for calls
+    # into other libraries, identifiers of builds and padding between segments.
+    CFLAGS += ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-fno-plt"]
     LDFLAGS += ["-Wl,-s,--build-id=none,-z,noseparate-code"]
 DIRECTIVES = {
     "language_level": "3",

@@ -37,10 +37,9 @@ __all__ = [
 ]  # fmt: skip
 
 _MODULES = (
-    "constants", "conv", "weight_gradient", "winograd", "winograd_gradient", "depthwise",
-    "depthwise_weight", "elementwise", "pool", "norm", "loss", "optim", "peak", "activation",
-    "softmax", "prelu", "group_norm", "row_norm", "lrn", "regression_loss", "rearrange",
-    "merge", "global_pool", "local", "bias",
+    "limits", "conv", "weight_gradient", "winograd", "winograd_gradient", "depthwise",
+    "depthwise_weight", "elementwise", "pool", "norm", "softmax", "optim", "activation", "channels",
+    "group_norm", "row_norm", "lrn", "regression_loss", "rearrange", "global_pool", "local",
 )  # fmt: skip
 
 
@@ -49,7 +48,7 @@ def available_isas() -> tuple[str, ...]:
     found = []
     for isa in instruction_sets():
         try:
-            importlib.import_module(f"cycnn.kernels.{isa}_f32.constants")
+            importlib.import_module(f"cycnn.kernels.{isa}_f32.limits")
         except ImportError:
             continue
         found.append(isa)
@@ -63,7 +62,7 @@ def _choose() -> str:
         raise ImportError(f"CYCNN_ISA must be one of {', '.join(runs_here)} here, got {wanted!r}")
     for isa in [wanted] if wanted else runs_here:
         try:
-            importlib.import_module(f"cycnn.kernels.{isa}_f32.constants")
+            importlib.import_module(f"cycnn.kernels.{isa}_f32.limits")
         except ModuleNotFoundError:
             continue
         return isa
@@ -78,10 +77,9 @@ def _load(dtype: np.dtype[Any]) -> SimpleNamespace:
     table: dict[str, Any] = {}
     for name in _MODULES:
         module = importlib.import_module(f"cycnn.kernels.{ISA}_f{8 * dtype.itemsize}.{name}")
-        if name == "constants":
+        table.update((job, Kernel(job, *entry)) for job, entry in module.JOBS.items())
+        if name == "limits":
             table.update(module.CONSTANTS)
-        else:
-            table.update((job, Kernel(job, *entry)) for job, entry in module.JOBS.items())
     return SimpleNamespace(**table)
 
 

@@ -1,4 +1,4 @@
-"""Element by element: ReLU, weighted sums, dropout; and copies of rows, for concatenation.
+"""Element by element: ReLU, sums, products, maxima, dropout; and copies of rows, to concatenate.
 
 Arrays are taken flat, so the number of channels does not matter.  A job is a chunk of elements; its
 last, partial vector runs the same instructions as the others, masked.
@@ -8,7 +8,8 @@ from libc.string cimport memcpy
 
 from cycnn.kernels.rectifier cimport RELU, let_through, rectified
 from cycnn.kernels.simd cimport (
-    VL, publish, real, vf, vf_fma, vf_gt, vf_load, vf_mul, vf_select, vf_set1, vf_zero)
+    VL, publish, real, vf, vf_eq, vf_fma, vf_gt, vf_load, vf_max, vf_mul, vf_select, vf_set1,
+    vf_unordered, vf_zero, vm, vm_or)
 from cycnn.kernels.tail cimport lanes, load, store
 
 cdef struct ReluForwardArgs:
@@ -36,6 +37,20 @@ cdef struct AddArgs:
     real* y                 # OUT  (count), may be x0
     Py_ssize_t count, chunk
     double c0, c1, c2, c3
+
+cdef struct PairArgs:
+    const real* x0              # IN   (count)
+    const real* x1              # IN   (count)
+    real* y                     # OUT  (count), may be x0 or x1
+    Py_ssize_t count, chunk
+
+cdef struct MaximumBackwardArgs:
+    const real* dy              # IN   (count), the gradient that no earlier input took
+    const real* x               # IN   (count)
+    const real* y               # IN   (count), what forward returned
+    real* dx                    # OUT  (count)
+    real* rest                  # OUT  (count), what is left of dy, may be dy; or NULL
+    Py_ssize_t count, chunk
 
 cdef struct DropoutArgs:
     const real* x           # IN   (count)
@@ -110,6 +125,50 @@ cdef void add(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
         if x3 != NULL:
             sum = vf_fma(c3, load(x3 + i, n), sum)
         store(y + i, sum, n)
+        i = i + VL
+
+
+cdef void multiply(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """y = x0 x1."""
+    cdef const PairArgs* a = <const PairArgs*>args
+    cdef const real* x0 = a.x0
+    cdef const real* x1 = a.x1
+    cdef real* y = a.y
+    cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.count), n
+    while i < stop:
+        n = lanes(i, stop)
+        store(y + i, vf_mul(load(x0 + i, n), load(x1 + i, n)), n)
+        i = i + VL
+
+
+cdef void maximum(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """y = max(x0, x1); NaN wins."""
+    cdef const PairArgs* a = <const PairArgs*>args
+    cdef real* y = a.y
+    cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.count), n
+    cdef vf x0, x1
+    while i < stop:
+        n = lanes(i, stop)
+        x0 = load(a.x0 + i, n)
+        x1 = load(a.x1 + i, n)
+        store(y + i, vf_select(vf_unordered(x0, x0), x0, vf_max(x0, x1)), n)
+        i = i + VL
+
+
+cdef void maximum_backward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """dx = dy where x is y (or both are NaN), else 0; rest = dy where it was not taken, else 0."""
+    cdef const MaximumBackwardArgs* a = <const MaximumBackwardArgs*>args
+    cdef Py_ssize_t i = job * a.chunk, stop = min(i + a.chunk, a.count), n
+    cdef vf x, dy
+    cdef vm won
+    while i < stop:
+        n = lanes(i, stop)
+        x = load(a.x + i, n)
+        dy = load(a.dy + i, n)
+        won = vm_or(vf_eq(x, load(a.y + i, n)), vf_unordered(x, x))
+        store(a.dx + i, vf_select(won, dy, vf_zero()), n)
+        if a.rest != NULL:
+            store(a.rest + i, vf_select(won, vf_zero(), dy), n)
         i = i + VL
 
 
@@ -197,6 +256,10 @@ JOBS = {
         <void*>relu_backward, sizeof(ReluBackwardArgs), "dy* y* dx* count chunk"),
     "scale": publish(<void*>scale, sizeof(ScaleArgs), "x* y* count chunk factor."),
     "add": publish(<void*>add, sizeof(AddArgs), "x0* x1* x2* x3* y* count chunk c0. c1. c2. c3."),
+    "multiply": publish(<void*>multiply, sizeof(PairArgs), "x0* x1* y* count chunk"),
+    "maximum": publish(<void*>maximum, sizeof(PairArgs), "x0* x1* y* count chunk"),
+    "maximum_backward": publish(
+        <void*>maximum_backward, sizeof(MaximumBackwardArgs), "dy* x* y* dx* rest* count chunk"),
     "dropout": publish(
         <void*>dropout, sizeof(DropoutArgs), "x* seed* y* count chunk threshold factor."),
     "copy_rows": publish(

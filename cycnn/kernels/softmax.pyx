@@ -1,12 +1,17 @@
-"""Softmax and its logarithm along the last axis; a job is a chunk of rows."""
-from libc.math cimport log
+"""Softmax along the last axis, its logarithm and its cross-entropy; a job is a chunk of rows.
+
+Of every row the largest value is taken out first, so that no exponential overflows; sums over a row
+go from one block to the next in float64.
+"""
+from libc.math cimport INFINITY, log
+from libc.stdint cimport int64_t
 
 from cycnn.kernels.reduce cimport BLOCK, total
 from cycnn.kernels.simd cimport (
-    VL, publish, real, vf, vf_add, vf_fma, vf_fnma, vf_mul, vf_set1, vf_sub, vf_zero)
-from cycnn.kernels.logits cimport exponentials, largest
+    VL, publish, real, vf, vf_add, vf_first, vf_fma, vf_fnma, vf_max, vf_mul, vf_set1, vf_store,
+    vf_sub, vf_zero)
 from cycnn.kernels.tail cimport lanes, load, store
-from cycnn.kernels.vmath cimport exp_of
+from cycnn.kernels.vmath cimport exp_of, number
 
 cdef struct SoftmaxForwardArgs:
     const real* x           # IN   (rows, K)
@@ -19,9 +24,53 @@ cdef struct SoftmaxBackwardArgs:
     real* dx                # OUT  (rows, K)
     Py_ssize_t rows, K, chunk
 
+cdef struct SoftmaxCrossEntropyArgs:
+    const real* logits          # IN   (N, K)
+    const int64_t* target       # IN   (N), in [0, K)
+    const double* weight        # IN   (N), of each row, or NULL for ones
+    double* value               # OUT  (N), weight * loss of each row
+    real* dlogits               # OUT  (N, K)
+    Py_ssize_t N, K, chunk
+    double total                # sum of the weights
+
+
+cdef inline real largest(const real* x, Py_ssize_t K) noexcept nogil:
+    """Return the largest of x[0 ... K - 1]; any of them if there is a NaN."""
+    cdef vf top = number(-INFINITY), low = number(-INFINITY)
+    cdef real[VL] lane
+    cdef real result
+    cdef Py_ssize_t k = 0, n
+    while k < K:
+        n = lanes(k, K)
+        top = vf_max(top, vf_first(load(x + k, n), low, n))
+        k = k + VL
+    vf_store(lane, top)
+    result = lane[0]
+    for k in range(1, VL):
+        result = max(result, lane[k])
+    return result
+
+
+cdef inline double exponentials(const real* x, real top, real* e, Py_ssize_t K) noexcept nogil:
+    """e[k] = exp(x[k] - top), and return their sum; e may be x."""
+    cdef vf v, sum, shift = vf_set1(top), low = number(-INFINITY)
+    cdef double result = 0
+    cdef Py_ssize_t k = 0, n, stop
+    while k < K:
+        stop = min(k + BLOCK, K)
+        sum = vf_zero()
+        while k < stop:
+            n = lanes(k, stop)
+            v = exp_of(vf_first(vf_sub(load(x + k, n), shift), low, n))
+            store(e + k, v, n)
+            sum = vf_add(sum, v)
+            k = k + VL
+        result = result + total(sum)
+    return result
+
 
 cdef void softmax_forward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """y[k] = e^x[k] / sum of e^x; the largest x is taken out first, so that nothing overflows."""
+    """y[k] = e^x[k] / sum of e^x."""
     cdef const SoftmaxForwardArgs* a = <const SoftmaxForwardArgs*>args
     cdef Py_ssize_t r, k, n, K = a.K
     cdef const real* x
@@ -105,6 +154,36 @@ cdef void log_softmax_backward(const void* args, Py_ssize_t job, char* scratch) 
     gradient(True, <const SoftmaxBackwardArgs*>args, job)
 
 
+cdef void softmax_cross_entropy(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """value[r] = weight[r] (log sum_k e^x[k] - x[target]), and its gradient over the total weight.
+
+    dlogits[r] = weight[r] / total (softmax(x) - onehot(target)).
+    """
+    cdef const SoftmaxCrossEntropyArgs* a = <const SoftmaxCrossEntropyArgs*>args
+    cdef const real* x
+    cdef real* dx
+    cdef real top
+    cdef double sum, weight, share
+    cdef vf factor
+    cdef Py_ssize_t r, k, n, target, K = a.K
+    for r in range(job * a.chunk, min(job * a.chunk + a.chunk, a.N)):
+        x = a.logits + r * K
+        dx = a.dlogits + r * K
+        target = a.target[r]
+        weight = a.weight[r] if a.weight != NULL else 1
+        top = largest(x, K)
+        sum = exponentials(x, top, dx, K)
+        a.value[r] = weight * (log(sum) - (<double>x[target] - <double>top))
+        share = weight / a.total / sum * <double>dx[target] - weight / a.total
+        factor = vf_set1(<real>(weight / a.total / sum))
+        k = 0
+        while k < K:
+            n = lanes(k, K)
+            store(dx + k, vf_mul(factor, load(dx + k, n)), n)
+            k = k + VL
+        dx[target] = <real>share
+
+
 JOBS = {
     "softmax_forward": publish(
         <void*>softmax_forward, sizeof(SoftmaxForwardArgs), "x* y* rows K chunk"),
@@ -114,4 +193,7 @@ JOBS = {
         <void*>softmax_backward, sizeof(SoftmaxBackwardArgs), "dy* y* dx* rows K chunk"),
     "log_softmax_backward": publish(
         <void*>log_softmax_backward, sizeof(SoftmaxBackwardArgs), "dy* y* dx* rows K chunk"),
+    "softmax_cross_entropy": publish(
+        <void*>softmax_cross_entropy, sizeof(SoftmaxCrossEntropyArgs),
+        "logits* target* weight* value* dlogits* N K chunk total."),
 }

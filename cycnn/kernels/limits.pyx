@@ -1,10 +1,12 @@
-"""What one core can do at most: multiply-adds in registers, and clock cycles.
+"""The limits of this build: its vectors and register tile, and what one core can do at most.
 
-Benchmarks measure the other kernels against these two; no layer runs them.
+Benchmarks measure other kernels against `fma_peak` and `clock_cycles`; no layer runs them.
 """
 from libc.stdint cimport uint64_t
 
-from cycnn.kernels.simd cimport VL, publish, real, vf, vf_add, vf_fma, vf_set1, vf_store
+from cycnn.kernels.simd cimport (
+    MR, NR, VL, publish, real, vf, vf_add, vf_fma, vf_set1, vf_store)
+from cycnn.kernels.stream cimport FEW
 
 
 cdef struct FmaPeakArgs:
@@ -63,6 +65,8 @@ cdef void clock_cycles(const void* args, Py_ssize_t job, char* scratch) noexcept
     p.h[job] = h
 
 
+# FEW is how many pixels are few.
+CONSTANTS = {"VL": VL, "MR": MR, "NR": NR, "FEW": FEW, "itemsize": sizeof(real)}
 JOBS = {
     "fma_peak": publish(<void*>fma_peak, sizeof(FmaPeakArgs), "y* iterations a. b."),
     "clock_cycles": publish(<void*>clock_cycles, sizeof(ClockCyclesArgs), "h* iterations a b"),
