@@ -206,19 +206,22 @@ def test_number_and_place_of_rows_change_no_bit(rng, x_shape, kernel, filters, o
 
 
 @pytest.mark.parametrize(
-    "least, most, beside, threads, blocks",
+    "vectors, panels, most, beside, threads, share",
     [
-        (1, 8, 1, 1, 1),  # one thread transforms dy once
-        (1, 8, 1, 2, 2),
-        (1, 8, 1, 5, 5),
-        (1, 2, 1, 16, 2),  # as many as there can be
-        (1, 8, 3, 2, 2),  # six jobs on two threads, not three
-        (1, 8, 16, 3, 1),  # enough already
-        (4, 8, 1, 2, 4),
+        (16, 8, 16, 1, 1, (16, 8)),  # one thread transforms everything once
+        (16, 8, 4, 1, 1, (4, 8)),  # unless an accumulator would be too large
+        (16, 8, 16, 1, 2, (8, 8)),
+        (16, 8, 16, 1, 4, (8, 4)),
+        (16, 8, 16, 3, 2, (8, 8)),  # six jobs on two threads, not three
+        (16, 8, 16, 16, 3, (16, 8)),  # enough already
+        (64, 32, 8, 1, 16, (8, 16)),
+        (1, 8, 1, 1, 16, (1, 1)),  # as small as there can be
     ],
 )
-def test_weight_gradients_of_few_jobs_are_cut_for_all_threads(least, most, beside, threads, blocks):
-    assert winograd._shared_blocks(least, most, beside, threads) == blocks
+def test_weight_gradients_of_few_jobs_are_cut_for_all_threads(
+    vectors, panels, most, beside, threads, share
+):
+    assert winograd._share(vectors, panels, most, beside, threads) == share
 
 
 def test_weights_too_large_to_keep_are_transformed_in_each_stage(rng, caches, monkeypatch):

@@ -163,6 +163,15 @@ cdef inline void output_pointers(
                 y[i * MW + j] = first + (i * v.OW + j) * a.K
 
 
+cdef inline void fetch_outputs(
+    int MH, int MW, const WinogradArgs* a, Py_ssize_t k, real** y,
+) noexcept nogil:
+    """Fetch the cache lines that kernel k of the next tile will be written to."""
+    cdef Py_ssize_t i
+    for i in range(MH * MW):
+        prefetch(y[i] + MW * a.K + k)
+
+
 cdef inline void output_vector(
     int EH, int EW, const WinogradArgs* a, const real* m, Py_ssize_t k, real** y,
 ) noexcept nogil:
@@ -202,6 +211,8 @@ cdef inline void output_tiles(
         at = place_of(&a.tiles, first + t)
         output_pointers(EH - 2 if EH > 1 else 1, EW - 2, a, &at, <real*>(scratch + a.at_spare), y)
         for k in range((a.K + VL - 1) // VL):
+            if k * VL * sizeof(real) % 64 == 0:
+                fetch_outputs(EH - 2 if EH > 1 else 1, EW - 2, a, k * VL, y)
             output_vector(EH, EW, a, M + t * a.m_pitch, k * VL, y)
 
 

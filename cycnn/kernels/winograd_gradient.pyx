@@ -3,13 +3,13 @@
     dw = G^T [ sum over tiles of (A dy A^T) * (B^T x B) ] G
 
 the gradient of the forward formula (winograd_transforms.pxd).  A job sums one chunk of the tiles
-for one block of channels, in memory of its own: block after block of tiles it transforms x, and
-panel by panel of NR kernels it transforms dy and adds the products of all elements to its
-accumulator (panels, E, channels, NR).  In the end it transforms the accumulator back, to a partial
-sum of dweight.  The number of chunks follows from the shape alone; `sum_partials` adds them up in
-order.
+for one block of channels and some panels of NR kernels, in memory of its own: block after block of
+tiles it transforms x, and panel by panel it transforms dy and adds the products of all elements to
+its accumulator (panels, E, channels, NR).  In the end it transforms the accumulator back, to a
+partial sum of dweight.  The number of chunks follows from the shape alone; `sum_partials` adds them
+up in order.
 
-Threads share nothing but x and dy, which are read once for each block of the other's channels: an
+Threads share nothing but x and dy, which are read once for each block of the other's: an
 accumulator for all, with a barrier after each block of tiles, gained next to nothing from a
 second thread.
 """
@@ -34,6 +34,7 @@ cdef struct GradientArgs:
     Py_ssize_t chunks
     Py_ssize_t block            # tiles at a time
     Py_ssize_t channel_block
+    Py_ssize_t panels           # of NR kernels, in one job
     Py_ssize_t g_element        # elements from one element of a tile of dy to the next
     Py_ssize_t sum_element, sum_panel           # likewise in the accumulator
     Py_ssize_t at_sum, at_dy, at_v, at_g, at_accumulator        # bytes into scratch
@@ -155,32 +156,38 @@ cdef inline void weight_gradient_vector(
 
 
 cdef void transform_back(
-    const GradientArgs* a, const real* accumulator, Py_ssize_t channels, real* dweight,
+    const GradientArgs* a, const real* accumulator, Py_ssize_t channels, Py_ssize_t first,
+    Py_ssize_t end, real* dweight,
 ) noexcept nogil:
-    """dweight[tap, c, k] = (G^T accumulator G)[tap], for some channels from c = 0 on."""
-    cdef Py_ssize_t p, c, k, tap = a.tiles.C * a.K
+    """dweight[tap, c, k] = (G^T accumulator G)[tap], c from 0 on, k from `first` up to `end`."""
+    cdef Py_ssize_t c, k, tap = a.tiles.C * a.K
     cdef const real* sum
     for c in range(channels):
-        for p in range((a.K + VL - 1) // VL):
-            k = p * VL
-            sum = accumulator + k // NR * a.sum_panel + c * NR + k % NR
+        k = first
+        while k < end:
+            sum = accumulator + (k - first) // NR * a.sum_panel + c * NR + k % NR
             if a.tiles.EH == 6:
                 weight_gradient_vector(3, 6, 6, sum, a.sum_element, dweight + k, tap, a.K - k)
             elif a.tiles.EH == 4:
                 weight_gradient_vector(3, 4, 4, sum, a.sum_element, dweight + k, tap, a.K - k)
             else:
                 weight_gradient_vector(1, 1, 6, sum, a.sum_element, dweight + k, tap, a.K - k)
+            k = k + VL
         dweight = dweight + a.K
 
 
 cdef void winograd_gradient(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """One job is one chunk of the tiles, one depth tap and one block of channels."""
+    """One job is one chunk of the tiles, one depth tap, one block of channels and `panels` panels.
+    """
     cdef const GradientArgs* a = <const GradientArgs*>args
     cdef const Tiles* v = &a.tiles
     cdef Py_ssize_t blocks = (v.C + a.channel_block - 1) // a.channel_block
-    cdef Py_ssize_t chunk = job // (v.TD * blocks), taps = 3 if v.EH == 1 else 9
+    cdef Py_ssize_t splits = ((a.K + NR - 1) // NR + a.panels - 1) // a.panels
+    cdef Py_ssize_t first = job % splits * a.panels * NR, last = min(first + a.panels * NR, a.K)
+    cdef Py_ssize_t rest = job // splits, chunk = rest // (v.TD * blocks)
+    cdef Py_ssize_t taps = 3 if v.EH == 1 else 9
     cdef Py_ssize_t t = chunk * a.number // a.chunks, end = (chunk + 1) * a.number // a.chunks
-    cdef Py_ssize_t i, p, e, column, count, flags = 0
+    cdef Py_ssize_t i, k, e, column, count, flags = 0
     cdef Py_ssize_t* offset = <Py_ssize_t*>scratch      # of each tile in V
     cdef real** sum = <real**>(scratch + a.at_sum)
     cdef const real** dy = <const real**>(scratch + a.at_dy)
@@ -189,14 +196,14 @@ cdef void winograd_gradient(const void* args, Py_ssize_t job, char* scratch) noe
     cdef real* accumulator = <real*>(scratch + a.at_accumulator)
     cdef real* dbias = NULL
     cdef Part part
-    part.td = job // blocks % v.TD
+    part.td = rest // blocks % v.TD
     part.taps = 1
-    part.c = job % blocks * a.channel_block
+    part.c = rest % blocks * a.channel_block
     part.channels = min(a.channel_block, v.C - part.c)
     if a.dbias != NULL and part.td == 0 and part.c == 0:
         dbias = a.dbias + chunk * a.K
-        for i in range(a.K):
-            dbias[i] = 0
+        for k in range(first, last):
+            dbias[k] = 0
     for i in range(a.block):
         offset[i] = i * v.pitch
     for i in range((part.channels + MR - 1) // MR * MR):
@@ -205,25 +212,27 @@ cdef void winograd_gradient(const void* args, Py_ssize_t job, char* scratch) noe
         count = min(a.block, end - t)
         transform_tiles(v, a.x, t, count, &part, V)
         list_outputs(a, t, count, dy)
-        for p in range((a.K + NR - 1) // NR):
-            transform_panel(a, dy, count, p * NR, g, dbias)
+        k = first
+        while k < last:
+            transform_panel(a, dy, count, k, g, dbias)
             for e in range(v.EH * v.EW):
-                column = p * a.sum_panel + e * a.sum_element
-                if a.K - p * NR > VL:
+                column = (k - first) // NR * a.sum_panel + e * a.sum_element
+                if a.K - k > VL:
                     accumulate_panel(True, V + e * v.element, offset, count, part.channels,
                                      g + e * a.g_element, sum, column, flags)
                 else:
                     accumulate_panel(False, V + e * v.element, offset, count, part.channels,
                                      g + e * a.g_element, sum, column, flags)
+            k = k + NR
         flags = ACCUMULATE
         t = t + count
-    transform_back(a, accumulator, part.channels, a.dweight
+    transform_back(a, accumulator, part.channels, first, last, a.dweight
                    + ((chunk * v.TD + part.td) * taps * v.C + part.c) * a.K)
 
 
 JOBS = {
     "winograd_gradient": publish(<void*>winograd_gradient, sizeof(GradientArgs), (
         "source* offset* zeros* D H W C OD OH OW SD TD LD LH rows columns EH EW pitch element "
-        "x* dy* dweight* dbias* K number chunks block channel_block "
+        "x* dy* dweight* dbias* K number chunks block channel_block panels "
         "g_element sum_element sum_panel at_sum at_dy at_v at_g at_accumulator")),
 }

@@ -237,7 +237,7 @@ class _Cut:
         """Return the step that transforms the weights of some panels and multiplies by them."""
         unit, elements = self.unit, self.tiling.elements
         panels = max(1, min(FUSED_KERNELS // unit.NR, self.panels // FUSED_JOBS))
-        most = cache_sizes().l2 // 2 // (elements * panels * unit.NR * unit.itemsize)
+        most = cache_sizes().l2 // (elements * panels * unit.NR * unit.itemsize)
         part = blocking.even_part(self.channels, max(most, WEIGHT_CHANNELS), WEIGHT_CHANNELS)
         element = odd_lines(part * panels * unit.NR, unit)
         own = -(-elements * element * unit.itemsize // 64) * 64
@@ -292,13 +292,14 @@ def input_gradient(p: Problem, outputs: int) -> Sum:
 # --------------------------------------------------------------------------------
 
 
-# A job sums at most so many channels, in an accumulator of about so many bytes (more where the
-# channels of one vector take more).
+# A job sums at most so many channels, in an accumulator of about so many bytes.
 GRADIENT_CHANNELS, ACCUMULATOR_BYTES = 128, 5 << 20
-# Jobs that there should be, tiles of the least chunk, and bytes of all partial sums.
-GRADIENT_JOBS, GRADIENT_TILES, GRADIENT_BYTES = 16, 48, 8 << 20
-# The part of a job with all channels that one with fewer has too: dy is transformed for each.
-EVERY_JOB = 0.15
+# Jobs that there should be, tiles of the least chunk, and bytes of all partial sums.  To transform
+# an accumulator back takes as long as the products of twenty tiles.
+GRADIENT_JOBS, GRADIENT_TILES, GRADIENT_BYTES = 16, 256, 8 << 20
+# What it takes to transform a vector of channels, or a panel of kernels, of a tile: as long as the
+# products of so many of the others.
+PER_VECTOR, PER_PANEL = 1.0, 2.0
 
 
 class WeightGradient(NamedTuple):
@@ -308,13 +309,23 @@ class WeightGradient(NamedTuple):
     chunks: int
 
 
-def _shared_blocks(least: int, most: int, beside: int, threads: int) -> int:
-    """Return in how many blocks of channels, `beside` jobs each, threads are done first."""
+def _parts(total: int, most: int) -> list[int]:
+    """Return the sizes, up to `most`, that the largest of some equal parts can have."""
+    return sorted({-(-total // parts) for parts in range(-(-total // most), total + 1)})
 
-    def time(blocks: int) -> float:
-        return -(-blocks * beside // threads) * (EVERY_JOB + (1 - EVERY_JOB) / blocks)
 
-    return min(range(least, most + 1), key=time)
+def _share(vectors: int, panels: int, most: int, beside: int, threads: int) -> tuple[int, int]:
+    """Return how many vectors of channels, at most `most`, and panels of kernels a job takes.
+
+    With these threads are done first, given `beside` jobs for each such share.
+    """
+
+    def time(share: tuple[int, int]) -> tuple[float, int]:
+        v, p = share
+        jobs = -(-vectors // v) * -(-panels // p) * beside
+        return -(-jobs // threads) * (PER_VECTOR * v + PER_PANEL * p + v * p), jobs
+
+    return min(((v, p) for v in _parts(vectors, most) for p in _parts(panels, panels)), key=time)
 
 
 @lru_cache(maxsize=512)
@@ -322,18 +333,16 @@ def _weight_gradient(p: Problem, outputs: int, threads: int) -> WeightGradient:
     """Return dweight and dbias as sums over all tiles, in jobs for so many threads."""
     unit = kernels(p.dtype)
     t = tiling(p.batch, forward_axes(p), p.channels, p.filters, outputs, p.dtype)
-    panels, depth = -(-p.filters // unit.NR), t.slots["TD"]
+    depth, vectors, panels = t.slots["TD"], -(-p.channels // unit.VL), -(-p.filters // unit.NR)
     most = ACCUMULATOR_BYTES // (t.elements * panels * unit.NR * unit.itemsize)
-    most = max(unit.VL, min(GRADIENT_CHANNELS, most))
-    channels = blocking.even_part(p.channels, most, unit.VL)
-    parts = depth * -(-p.channels // channels)
+    most = max(1, min(GRADIENT_CHANNELS, most) // unit.VL)
+    # Chunks decide in which order tiles are added up, whatever the threads; shares do not.
+    jobs = depth * -(-vectors // most)
     size = p.taps * p.channels * p.filters * unit.itemsize
-    most = min(GRADIENT_JOBS // parts, t.number // GRADIENT_TILES, GRADIENT_BYTES // size)
-    chunks = 1 << max(0, most.bit_length() - 1)  # a power of two: equal shares for two threads
-    # Chunks decide in which order tiles are added up.  Blocks of channels do not.
-    blocks = _shared_blocks(parts // depth, -(-p.channels // unit.VL), chunks * depth, threads)
-    channels = blocking.even_part(p.channels, -(-p.channels // blocks), unit.VL)
-    parts = depth * -(-p.channels // channels)
+    wanted = min(GRADIENT_JOBS // jobs, t.number // GRADIENT_TILES, GRADIENT_BYTES // size)
+    chunks = 1 << max(0, wanted.bit_length() - 1)  # a power of two: equal shares for two threads
+    share, part = _share(vectors, panels, most, chunks * depth, threads)
+    jobs, channels = chunks * depth * -(-vectors // share) * -(-panels // part), share * unit.VL
     pitch = odd_lines(channels + max(unit.VL, unit.MR), unit)
     tile_bytes = t.elements * (pitch + unit.NR) * unit.itemsize
     block = min(block_of(tile_bytes), -(-t.number // chunks))
@@ -345,16 +354,16 @@ def _weight_gradient(p: Problem, outputs: int, threads: int) -> WeightGradient:
     scratch.take(8 * block)
     slots = t.slots | {
         "pitch": pitch, "element": element, "K": p.filters, "number": t.number, "chunks": chunks,
-        "block": block, "channel_block": channels, "g_element": g_element,
+        "block": block, "channel_block": channels, "panels": part, "g_element": g_element,
         "sum_element": sum_element, "sum_panel": sum_panel,
         "at_sum": scratch.take(8 * rows),
         "at_dy": scratch.take(8 * 16 * block),
         "at_v": scratch.take((t.elements * element + unit.MR) * unit.itemsize),
         "at_g": scratch.take(t.elements * g_element * unit.itemsize),
-        "at_accumulator": scratch.take(panels * sum_panel * unit.itemsize),
+        "at_accumulator": scratch.take(part * sum_panel * unit.itemsize),
     }  # fmt: skip
     bound = unit.winograd_gradient.bind(
-        chunks * parts, **slots, scratch=scratch.size,
+        jobs, **slots, scratch=scratch.size,
         work=2.0 * t.number * t.elements * t.inputs * p.filters,
     )  # fmt: skip
     return WeightGradient(bound, chunks)
