@@ -141,37 +141,50 @@ cdef inline void copy_row_to_lanes(
             copy_to_lanes(x + source[i] * v.C, b.channels, b.lane_step, y + i * MR)
 
 
+cdef inline Py_ssize_t run_at(const int64_t* source, Py_ssize_t count) noexcept nogil:
+    """Return how many pixels from the first one on lie side by side in x, or are all zeros."""
+    cdef Py_ssize_t run = 1, step = 0 if source[0] < 0 else 1
+    while run < count and source[run] == source[0] + run * step:
+        run = run + 1
+    return run
+
+
+cdef inline void copy_run(
+    const real* x, const int64_t* source, Py_ssize_t count, Py_ssize_t C, Py_ssize_t channels,
+    real* y,
+) noexcept nogil:
+    """`copy_row` of one run."""
+    cdef Py_ssize_t i
+    cdef const real* p = x + source[0] * C
+    if source[0] < 0:
+        memset(y, 0, count * channels * sizeof(real))
+    elif channels == C:
+        memcpy(y, p, count * C * sizeof(real))
+    else:
+        for i in range(count):
+            copy_channels(p, channels, y + i * channels)
+            p = p + C
+
+
 cdef inline void copy_row(
     const real* x, const int64_t* source, Py_ssize_t count, Py_ssize_t C, Py_ssize_t channels,
     real* y,
 ) noexcept nogil:
     """y[i, :channels] = x[source[i], :channels], or 0 where source[i] < 0."""
-    cdef Py_ssize_t i = 0, j, run
-    cdef const real* p
-    while i < count:
-        run = 1
-        if source[i] < 0:
-            while i + run < count and source[i + run] < 0:
-                run = run + 1
-            memset(y + i * channels, 0, run * channels * sizeof(real))
-        else:
-            while i + run < count and source[i + run] == source[i] + run:
-                run = run + 1
-            p = x + source[i] * C
-            if channels == C:
-                memcpy(y + i * C, p, run * C * sizeof(real))
-            else:
-                for j in range(i, i + run):
-                    copy_channels(p, channels, y + j * channels)
-                    p = p + C
-        i = i + run
+    cdef Py_ssize_t run
+    while count > 0:
+        run = run_at(source, count)
+        copy_run(x, source, run, C, channels, y)
+        source = source + run
+        count = count - run
+        y = y + run * channels
 
 
 cdef inline void fill_slab(
     const Window* v, const Block* b, Py_ssize_t channel, real* slab,
 ) noexcept nogil:
     """Copy the channels from `channel` on of all inputs under the block, with their border."""
-    cdef Py_ssize_t i, t, r, n, od, d, h
+    cdef Py_ssize_t i, t, r, n, od, d, h, begin = 0, end = 0
     cdef const int64_t* source_h = v.source + v.LD
     cdef const int64_t* source_w = source_h + v.LH + b.column * v.SW
     cdef const real* x
@@ -183,6 +196,9 @@ cdef inline void fill_slab(
                 copy_channels(v.x + r * v.C + channel, b.channels, slab)
             slab = slab + b.pitch
         return
+    while not b.lane_step and end <= b.slab_columns // 2:       # the run in the middle of each row
+        begin = end
+        end = begin + run_at(source_w + begin, b.slab_columns - begin)
     for i in range(b.plane, b.plane + b.planes):
         n = i // v.OD
         od = i - n * v.OD
@@ -198,7 +214,11 @@ cdef inline void fill_slab(
                 elif x == NULL:
                     memset(slab, 0, b.slab_columns * b.channels * sizeof(real))
                 else:
-                    copy_row(x, source_w, b.slab_columns, v.C, b.channels, slab)
+                    copy_row(x, source_w, begin, v.C, b.channels, slab)
+                    copy_run(x, source_w + begin, end - begin, v.C, b.channels,
+                             slab + begin * b.channels)
+                    copy_row(x, source_w + end, b.slab_columns - end, v.C, b.channels,
+                             slab + end * b.channels)
                 slab = slab + b.pitch
 
 
