@@ -69,10 +69,6 @@ cdef struct ConvArgs:
     Py_ssize_t at_sums          # where FEW pixels at most are summed, w read where it lies; or 0
 
 
-cdef enum:
-    LONG = 1024                 # bytes of a row of x: from here on it is fetched ahead
-
-
 cdef struct Class:
     # Pixels whose windows have the same taps inside the image.
     real** x                    # one pointer per pixel, filled up to a multiple of MR
@@ -212,14 +208,14 @@ cdef Ahead next_block(
 ) noexcept nogil:
     """Return what block `index`, if there is one, reads of x where it lies.
 
-    A tile reads its rows side by side.  Short ones are one stream, which the processor foresees;
-    long ones begin anew with each tile.
+    A tile reads its rows side by side, step by step, which no processor foresees: from memory, at
+    3 GB/s.
     """
     cdef Block b = block_at(&a.window, min(index, a.blocks - 1))
     cdef Windows at = windows_in_place(&a.window, &b, channel)
     cdef Py_ssize_t pixels = b.planes * b.rows * b.columns
     cdef Ahead ahead
-    if index == a.blocks or a.window.copy or channels * sizeof(real) < LONG:
+    if index == a.blocks or a.window.copy:
         pixels = 0
     ahead = look_ahead(at.origin, at.step, channels, pixels, max(times, 1))
     ahead.columns = b.columns

@@ -28,9 +28,9 @@ from cycnn.ops.problem import (
 JOB_WORK = 1 << 19
 # Multiply-adds of a partial sum of the weight gradient, so that adding it up costs little beside.
 CHUNK_WORK = 1 << 18
-# Bytes of x from which on it comes from memory, and is worth fetching ahead, which costs up to 26 %
-# in cache.
-LARGE = 16 << 20
+# Bytes of x from which on it comes from memory, in a network, and is worth fetching ahead, which
+# costs up to 26 % in the first caches.
+LARGE = 4 << 20
 # A tile of the weight gradient has few lines of channels (more meet in the same cache sets), and
 # what two output rows of it read fits a first-level cache of 32 KB; narrow ones cost more than
 # reading from the second level.
