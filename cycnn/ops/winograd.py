@@ -297,8 +297,8 @@ GRADIENT_CHANNELS, ACCUMULATOR_BYTES = 128, 5 << 20
 # Jobs that there should be, tiles of the least chunk, and bytes of all partial sums.  To transform
 # an accumulator back takes as long as the products of twenty tiles.
 GRADIENT_JOBS, GRADIENT_TILES, GRADIENT_BYTES = 16, 256, 8 << 20
-# What it takes to transform a vector of channels, or a panel of kernels, of a tile: as long as the
-# products of so many of the others.
+# To transform a vector of channels of a tile takes about as long as its products with one panel of
+# kernels, to transform a panel as long as its products with two vectors.
 PER_VECTOR, PER_PANEL = 1.0, 2.0
 
 
@@ -317,7 +317,7 @@ def _parts(total: int, most: int) -> list[int]:
 def _share(vectors: int, panels: int, most: int, beside: int, threads: int) -> tuple[int, int]:
     """Return how many vectors of channels, at most `most`, and panels of kernels a job takes.
 
-    With these threads are done first, given `beside` jobs for each such share.
+    These are the shares with which threads are done first, each of them being `beside` jobs.
     """
 
     def time(share: tuple[int, int]) -> tuple[float, int]:
