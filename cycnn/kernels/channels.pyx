@@ -2,6 +2,7 @@
 
 rows.pxd says what a job of the PReLU is; the others are a chunk of rows or pixels.
 """
+from cycnn.kernels.reduce cimport column_sum
 from cycnn.kernels.rows cimport Part, Rows, part_of
 from cycnn.kernels.simd cimport (
     VL, publish, real, vf, vf_add, vf_gt, vf_load, vf_mul, vf_select, vf_store, vf_zero)
@@ -56,26 +57,13 @@ cdef void add_bias(const void* args, Py_ssize_t job, char* scratch) noexcept nog
 
 
 cdef void column_sums(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """partial[job, c] = sum of dy[r, c] over the job's rows, as four sums over every fourth row."""
+    """partial[job, c] = sum of dy[r, c] over the job's rows."""
     cdef const SumArgs* a = <const SumArgs*>args
-    cdef Py_ssize_t first = job * a.chunk, count = min(a.chunk, a.rows - first), _r, c = 0, n
-    cdef Py_ssize_t C = a.C
-    cdef const real* dy
-    cdef vf s0, s1, s2, s3
-    while c < C:
-        n = lanes(c, C)
-        dy = a.dy + first * C + c
-        s0 = s1 = s2 = s3 = vf_zero()
-        for _r in range(count // 4):
-            s0 = vf_add(s0, load(dy, n))
-            s1 = vf_add(s1, load(dy + C, n))
-            s2 = vf_add(s2, load(dy + 2 * C, n))
-            s3 = vf_add(s3, load(dy + 3 * C, n))
-            dy = dy + 4 * C
-        for _r in range(count % 4):
-            s0 = vf_add(s0, load(dy, n))
-            dy = dy + C
-        store(a.partial + job * C + c, vf_add(vf_add(s0, s1), vf_add(s2, s3)), n)
+    cdef Py_ssize_t first = job * a.chunk, count = min(a.chunk, a.rows - first), c = 0, n
+    while c < a.C:
+        n = lanes(c, a.C)
+        store(a.partial + job * a.C + c,
+              column_sum(a.dy + first * a.C + c, a.C, count, n, vf_zero()), n)
         c = c + VL
 
 

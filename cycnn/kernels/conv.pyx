@@ -208,8 +208,7 @@ cdef Ahead next_block(
 ) noexcept nogil:
     """Return what block `index`, if there is one, reads of x where it lies.
 
-    A tile reads its rows side by side, step by step, which no processor foresees: from memory, at
-    3 GB/s.
+    A tile reads its rows side by side, step by step, which no processor foresees.
     """
     cdef Block b = block_at(&a.window, min(index, a.blocks - 1))
     cdef Windows at = windows_in_place(&a.window, &b, channel)

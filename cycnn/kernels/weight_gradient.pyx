@@ -19,9 +19,11 @@ from libc.string cimport memset
 
 from cycnn.kernels.ahead cimport Ahead, look_ahead
 from cycnn.kernels.outer cimport STRIP, accumulate_outer, accumulate_pairs
+from cycnn.kernels.reduce cimport column_sum
 from cycnn.kernels.simd cimport (
     MR, NR, VL, publish, real, vf, vf_add, vf_load, vf_load_part, vf_store, vf_store_part, vf_zero,
 )
+from cycnn.kernels.tail cimport load, store
 from cycnn.kernels.tile cimport ACCUMULATE
 from cycnn.kernels.transpose cimport LANES, transpose
 from cycnn.kernels.window cimport (
@@ -79,25 +81,12 @@ cdef void pack_dy(
 cdef void sum_columns(
     const real* dy, Py_ssize_t step, Py_ssize_t pixels, Py_ssize_t columns, bint first, real* dbias,
 ) noexcept nogil:
-    """dbias[j] (+)= sum over p of dy[p * step + j], in four interleaved sums."""
-    cdef vf s0, s1, s2, s3
-    cdef Py_ssize_t j = 0, n, _p
-    cdef const real* q
+    """dbias[j] (+)= sum over p of dy[p * step + j]."""
+    cdef Py_ssize_t j = 0, n
     while j < columns:
-        n = columns - j
-        q = dy + j
-        s0 = vf_zero() if first else vf_load_part(dbias + j, n)
-        s1 = s2 = s3 = vf_zero()
-        for _p in range(pixels // 4):
-            s0 = vf_add(s0, vf_load_part(q, n))
-            s1 = vf_add(s1, vf_load_part(q + step, n))
-            s2 = vf_add(s2, vf_load_part(q + 2 * step, n))
-            s3 = vf_add(s3, vf_load_part(q + 3 * step, n))
-            q = q + 4 * step
-        for _p in range(pixels % 4):
-            s0 = vf_add(s0, vf_load_part(q, n))
-            q = q + step
-        vf_store_part(dbias + j, vf_add(vf_add(s0, s1), vf_add(s2, s3)), n)
+        n = min(columns - j, <Py_ssize_t>VL)
+        store(dbias + j, column_sum(dy + j, step, pixels, n,
+                                    vf_zero() if first else load(dbias + j, n)), n)
         j = j + VL
 
 

@@ -295,7 +295,7 @@ def input_gradient(p: Problem, outputs: int) -> Sum:
 # A job sums at most so many channels, in an accumulator of about so many bytes.
 GRADIENT_CHANNELS, ACCUMULATOR_BYTES = 128, 5 << 20
 # Jobs that there should be, tiles of the least chunk, and bytes of all partial sums.  To transform
-# an accumulator back takes as long as the products of twenty tiles.
+# an accumulator back takes about as long as the products of ten tiles.
 GRADIENT_JOBS, GRADIENT_TILES, GRADIENT_BYTES = 16, 256, 8 << 20
 # To transform a vector of channels of a tile takes about as long as its products with one panel of
 # kernels, to transform a panel as long as its products with two vectors.
