@@ -85,6 +85,27 @@ def test_blocks_that_every_step_asks_for_stay_mapped():
     assert faults <= 1
 
 
+LATE = """
+from cycnn import engine
+def mapped():                               # what counts pages as they are, not in batches
+    with open("/proc/self/smaps_rollup") as file:
+        return 1024 * int(file.read().split("Rss:")[1].split()[0])
+x, scratch = engine.zeros((64,), "float32"), 1 << 18
+plan = engine.Plan()
+plan.add(engine.kernels("float32").relu_forward, 1, x=x, y=x, count=64, chunk=64,
+         scratch=scratch, work=1e9)
+with cycnn.num_threads(2):
+    start = mapped()
+    plan.run()
+print((mapped() - start) / (2 * scratch))
+"""
+
+
+def test_a_thread_without_a_job_has_its_scratch_memory_all_the_same():
+    """It may get a job in any later step, which would then take new memory."""
+    assert float(run_python(MEASURE + LATE).stdout) >= 1
+
+
 def test_arrays_outlive_what_made_them():
     model = cycnn.Sequential([cycnn.Dense(3)], input_shape=(2,), rng=0)
     kept = [model.predict([[1.0, 2.0]]) for _ in range(100)]

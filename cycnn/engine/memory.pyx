@@ -80,6 +80,7 @@ cdef struct Chunk:
     char* data
     size_t size
     size_t used             # of it: what was asked for, rounded up to a size class
+    size_t touched          # of it: what is known to be mapped, see Block.grows
     int kind                # its size class
     bint free
     int reserves            # that know it
@@ -200,6 +201,7 @@ cdef Chunk* take(size_t size) noexcept nogil:
         if c != NULL:
             c.size = rounded
             c.kind = kind
+            c.touched = 0
             c.reserves = 0
             c.noted = 0
             c.data = <char*>memory_get(rounded)
@@ -452,6 +454,13 @@ cdef class Block:
     @property
     def address(self):
         return <uintptr_t>self.chunk.data
+
+    def grows(self):
+        """Say, once, whether it is larger than all blocks on the same memory that asked before."""
+        cdef bint grows = self.size > <Py_ssize_t>self.chunk.touched
+        if grows:
+            self.chunk.touched = self.size
+        return grows
 
 
 def empty(shape, dtype):

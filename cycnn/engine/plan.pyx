@@ -239,6 +239,13 @@ cdef Py_ssize_t same_kind(const Step* steps, Py_ssize_t s, Py_ssize_t count) noe
     return end
 
 
+cdef void touch(char* memory, Py_ssize_t size) noexcept nogil:
+    """Write to each page, so that it is mapped."""
+    cdef Py_ssize_t i
+    for i in range(0, size, 4096):
+        memory[i] = 0
+
+
 cdef class Plan:
     """A sequence of kernel runs on given arrays."""
     cdef Step* steps
@@ -344,6 +351,9 @@ cdef class Plan:
         block = Block(self.count * n * sizeof(Share) + stride * n)
         cdef Share* shares = <Share*><uintptr_t>block.address
         cdef char* scratch = <char*>(shares + self.count * n)
+        # A thread that begins late may find all jobs done, for many runs; its scratch memory would
+        # cost page faults whenever it does get one.
+        cdef bint fresh = n > 1 and block.grows()
         for s in range(self.count):
             share_out(self.steps[s].jobs, shares + s * n, n)
         if n == 1:                              # without asking OpenMP
@@ -351,6 +361,8 @@ cdef class Plan:
                 run_alone(self.steps, self.count, self.values, shares, 1, scratch)
         else:
             with nogil, parallel(num_threads=n):
+                if fresh:
+                    touch(scratch + threadid() * stride, self.scratch)
                 s = 0
                 while s < self.count:
                     end = same_kind(self.steps, s, self.count)
