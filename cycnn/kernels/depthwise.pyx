@@ -13,7 +13,7 @@ from cycnn.kernels.depthwise_rows cimport (
     LEFT, RIGHT, Inside, Row, Run, list_rows, load, rows_ahead, store,
 )
 from cycnn.kernels.simd cimport (
-    VL, prefetch, publish, real, vf, vf_fma, vf_max, vf_zero,
+    VL, prefetch_far, publish, real, vf, vf_fma, vf_max, vf_zero,
 )
 from cycnn.kernels.tile cimport RELU
 from cycnn.kernels.window cimport Window
@@ -205,7 +205,7 @@ cdef inline void fetch_ahead(
     cdef Py_ssize_t _row, i
     for _row in range(rows):
         for i in range(lines):
-            prefetch(x + i * LINE)
+            prefetch_far(x + i * LINE)
         x = x - row_step
 
 

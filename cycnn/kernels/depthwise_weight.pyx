@@ -6,7 +6,9 @@
 Vectors run over channels; up to nine taps stay in registers while the sum walks over the pixels of
 neighbouring rows (depthwise_rows.pxd).  Where taps lie side by side in threes, a column of x is
 loaded once for three of them, and rows are cut in tiles, after each of which the sums are stored:
-the tile of the row below finds what both read in the first-level cache; the rest was fetched.
+the tile of the row below finds what both read in the first-level cache.  What the rows after those
+of a tile read is fetched into the second meanwhile, in the order of memory: tiles read it in steps
+that no processor foresees.
 """
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memset
@@ -14,8 +16,10 @@ from libc.string cimport memcmp, memset
 from cycnn.kernels.depthwise_rows cimport (
     LEFT, RIGHT, Inside, Row, Run, list_rows, load, rows_ahead, store,
 )
+from cycnn.kernels.reduce cimport column_sum
 from cycnn.kernels.simd cimport (
-    VL, prefetch, publish, real, vf, vf_add, vf_fma, vf_load_part, vf_store_part, vf_zero,
+    VL, prefetch, prefetch_far, publish, real, vf, vf_add, vf_fma, vf_load_part, vf_store_part,
+    vf_zero,
 )
 from cycnn.kernels.window cimport Window
 
@@ -29,6 +33,7 @@ cdef struct DepthwiseWeightArgs:
     Py_ssize_t chunks           # S
     Py_ssize_t columns          # of a tile, at most
     Py_ssize_t channels         # of a tile, at most
+    Py_ssize_t rows             # of a tile, at most
 
 
 cdef inline void add_to(real* y, vf sum, Py_ssize_t columns) noexcept nogil:
@@ -126,6 +131,23 @@ cdef struct Three:
     vf x
 
 
+cdef struct Next:
+    # What the next rows will read, in the order of memory.
+    const real* x
+    const real* x_end
+    const real* dy
+    const real* dy_end
+
+
+cdef const real* fetch(const real* p, Py_ssize_t count, const real* end) noexcept nogil:
+    """Fetch the lines of `count` elements, but none beyond the end; return where to go on."""
+    end = min(p + count, end)
+    while p < end:
+        prefetch_far(p)
+        p = p + 64 // sizeof(real)
+    return p
+
+
 cdef struct Part:
     # Neighbouring outputs of a row, and up to three threes of its taps.
     const real* dy              # IN   (count, C)
@@ -134,9 +156,8 @@ cdef struct Part:
     Py_ssize_t C
     Py_ssize_t count
     bint left, right            # does the first lack its first tap, the last one its last
-    # How far away the row below reads dy, the last of its rows of x, and the one before that, which
-    # is new to it where rows are two apart.
-    Py_ssize_t dy_below, x_below, x_before
+    Next* next                  # or NULL
+    Py_ssize_t next_x, next_dy  # elements of it to fetch beside one vector of channels
 
 
 cdef inline Three begin_three(
@@ -181,11 +202,9 @@ cdef inline void correlate_threes(
     bint whole,
     const Part* part,
     Py_ssize_t c,
-    bint ahead,                 # fetch what the row below will read
 ) noexcept nogil:
     """Add x * dy over the outputs of a part, for the vector of channels at c."""
     cdef Py_ssize_t C = part.C, columns = C - c, step = stride * C, _j
-    cdef Py_ssize_t dy_below = part.dy_below, x_below = part.x_below, x_before = part.x_before
     cdef Three s0 = begin_three(part, 0, whole, c), s1, s2
     cdef vf d
     cdef const real* p0 = part.x[0] + c
@@ -199,13 +218,6 @@ cdef inline void correlate_threes(
         s2 = begin_three(part, 2, whole, c)
         p2 = part.x[2] + c
     for _j in range(part.count - part.right):
-        if ahead:
-            prefetch(q + dy_below)
-            prefetch(p0 + x_below)
-            if stride > 1:
-                prefetch(p0 + x_below + C)
-                prefetch(p0 + x_before)
-                prefetch(p0 + x_before + C)
         d = load(q, whole, columns)
         q = q + C
         add_output(stride, &s0, d, load(p0 + C, whole, columns), load(p0 + 2 * C, whole, columns))
@@ -233,32 +245,33 @@ cdef inline void correlate_threes(
 
 
 cdef inline void correlate_part(
-    int stride, const Part* part, Py_ssize_t threes, Py_ssize_t begin, Py_ssize_t end, bint ahead,
+    int stride, const Part* part, Py_ssize_t threes, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
     """Do so for some channels; what a vector in part costs counts for little beside many others."""
-    cdef Py_ssize_t c = begin, line = 64 // sizeof(real)
+    cdef Py_ssize_t c = begin
     cdef Part rest = part[0]
-    cdef bint first
     while c + VL <= end:
-        first = ahead and c % line == 0
+        if part.next != NULL:
+            part.next.x = fetch(part.next.x, part.next_x, part.next.x_end)
+            part.next.dy = fetch(part.next.dy, part.next_dy, part.next.dy_end)
         if threes == 3:
-            correlate_threes(3, stride, True, part, c, first)
+            correlate_threes(3, stride, True, part, c)
         elif threes == 2:
-            correlate_threes(2, stride, True, part, c, first)
+            correlate_threes(2, stride, True, part, c)
         else:
-            correlate_threes(1, stride, True, part, c, first)
+            correlate_threes(1, stride, True, part, c)
         c = c + VL
     if c < end:
         while threes > 0:
             threes = threes - 1
             rest.x[0] = part.x[threes]
             rest.dweight[0] = part.dweight[threes]
-            correlate_threes(1, stride, False, &rest, c, False)
+            correlate_threes(1, stride, False, &rest, c)
 
 
 cdef inline void correlate_row(
     int stride, const DepthwiseWeightArgs* a, const Row* row, Py_ssize_t begin, Py_ssize_t end,
-    Py_ssize_t first_channel, Py_ssize_t end_channel, real* dweight,
+    Py_ssize_t first_channel, Py_ssize_t end_channel, real* dweight, Next* next,
 ) noexcept nogil:
     """Do so for all taps, all of which come in threes."""
     cdef const Window* v = &a.window
@@ -270,16 +283,35 @@ cdef inline void correlate_row(
     part.count = end - begin
     part.left = begin == 0 and (run.edges & LEFT) != 0
     part.right = end == v.OW and (run.edges & RIGHT) != 0
-    part.dy_below = v.OW * v.C
+    part.next = next
+    part.next_dy = part.count * VL
+    part.next_x = part.next_dy * v.SH * stride
     while t < row.taps:
         threes = min((row.taps - t) // 3, <Py_ssize_t>3)
         for i in range(threes):
             part.x[i] = run.x + run.offset[t + 3 * i] + begin * stride * v.C
             part.dweight[i] = dweight + row.tap[t + 3 * i] * v.C
-        part.x_below = run.offset[row.taps - 3] - run.offset[t] + v.SH * v.W * v.C
-        part.x_before = part.x_below - v.W * v.C
-        correlate_part(stride, &part, threes, first_channel, end_channel, t == 0)
+        correlate_part(stride, &part, threes, first_channel, end_channel)
+        part.next = NULL
         t = t + 3 * threes
+
+
+cdef inline Next rows_after(
+    const DepthwiseWeightArgs* a, const Row* row, Py_ssize_t count,
+) noexcept nogil:
+    """Return what up to `count` rows after this one read that no row before them does."""
+    cdef const Window* v = &a.window
+    cdef Py_ssize_t done = row.plane * v.OH + row.oh + 1
+    cdef Next next
+    count = min(count, v.planes * v.OH - done)
+    next.x = next.x_end = NULL
+    if row.taps > 0:
+        next.x = row.runs.x + row.runs.offset[row.taps - 3] + v.W * v.C
+        next.x_end = min(next.x + count * v.SH * v.W * v.C,
+                         v.x + v.planes // v.OD * v.D * v.H * v.W * v.C)
+    next.dy = a.dy + done * v.OW * v.C
+    next.dy_end = next.dy + count * v.OW * v.C
+    return next
 
 
 cdef inline void correlate_tiles(
@@ -288,11 +320,12 @@ cdef inline void correlate_tiles(
     """Add the part of some rows to dweight."""
     cdef Py_ssize_t OW = a.window.OW, C = a.window.C, r, i, c = 0
     cdef Py_ssize_t parts = (OW + a.columns - 1) // a.columns
+    cdef Next next = rows_after(a, rows + count - 1, count)
     while c < C:
         for i in range(parts):
             for r in range(count):
                 correlate_row(stride, a, rows + r, i * OW // parts, (i + 1) * OW // parts,
-                              c, min(c + a.channels, C), dweight)
+                              c, min(c + a.channels, C), dweight, &next)
         c = c + a.channels
 
 
@@ -314,19 +347,17 @@ cdef inline void correlate_rows(
             t = t + 1
 
 
-cdef inline void sum_rows(
-    bint whole, const DepthwiseWeightArgs* a, const Row* rows, Py_ssize_t count, Py_ssize_t c,
-    real* dbias,
+cdef inline void sum_pixels(
+    const real* dy, Py_ssize_t pixels, Py_ssize_t C, real* dbias,
 ) noexcept nogil:
-    """Add the sum of dy over some rows to dbias, for one vector of channels."""
-    cdef Py_ssize_t C = a.window.C, r, i
-    cdef vf sum = vf_zero()
-    cdef const real* dy
-    for r in range(count):
-        dy = a.dy + (rows[r].plane * a.window.OH + rows[r].oh) * a.window.OW * C + c
-        for i in range(a.window.OW):
-            sum = vf_add(sum, load(dy + i * C, whole, C - c))
-    add_to(dbias + c, sum, C - c)
+    """Add the sum of some pixels of dy to dbias."""
+    cdef Py_ssize_t c = 0, n
+    cdef vf sum
+    while c < C:
+        n = min(<Py_ssize_t>VL, C - c)
+        sum = column_sum(dy + c, C, pixels, n, load(dbias + c, n == VL, n))
+        store(dbias + c, sum, n == VL, n)
+        c = c + n
 
 
 cdef inline bint same_taps(const Row* row, const Row* other) noexcept nogil:
@@ -362,7 +393,7 @@ cdef void depthwise_weight(const void* args, Py_ssize_t job, char* scratch) noex
         threes = in_threes(v, rows + r)
         same = 1
         while (r + same < count and in_threes(v, rows + r + same) == threes
-               and (threes or same_taps(rows + r, rows + r + same))):
+               and (same < a.rows if threes else same_taps(rows + r, rows + r + same))):
             same = same + 1
         if threes and v.SW == 1:
             correlate_tiles(1, a, rows + r, same, dweight)
@@ -375,13 +406,8 @@ cdef void depthwise_weight(const void* args, Py_ssize_t job, char* scratch) noex
                 c = c + VL
             if c < v.C:
                 correlate_rows(False, a, rows + r, same, c, dweight)
-        c = 0
-        while a.dbias != NULL and c < v.C:
-            if c + VL <= v.C:
-                sum_rows(True, a, rows + r, same, c, dbias)
-            else:
-                sum_rows(False, a, rows + r, same, c, dbias)
-            c = c + VL
+        if a.dbias != NULL:
+            sum_pixels(a.dy + (first + r) * v.OW * v.C, same * v.OW, v.C, dbias)
         r = r + same
 
 
@@ -389,5 +415,5 @@ JOBS = {
     "depthwise_weight": publish(<void*>depthwise_weight, sizeof(DepthwiseWeightArgs), (
         "x* offset* source* D H W C OD OH OW SD SH SW TD TH TW LD LH LW "
         "planes block_planes block_rows block_columns copy "
-        "dy* dweight* dbias* begin end shift edges chunks columns channels")),
+        "dy* dweight* dbias* begin end shift edges chunks columns channels rows")),
 }

@@ -291,10 +291,11 @@ INLINE vf vf_first(vf a, vf b, ptrdiff_t n) { /* the first n lanes of a, the res
 
 #define NR (2 * VL)
 
-INLINE void prefetch(const real *p) { /* may point anywhere: it never faults */
+/* Into the first-level cache, or into the second; p may point anywhere: it never faults. */
 #if defined(__GNUC__)
-    __builtin_prefetch(p);
+INLINE void prefetch(const real *p) { __builtin_prefetch(p, 0, 3); }
+INLINE void prefetch_far(const real *p) { __builtin_prefetch(p, 0, 2); }
 #else
-    (void)p;
+INLINE void prefetch(const real *p) { (void)p; }
+INLINE void prefetch_far(const real *p) { (void)p; }
 #endif
-}

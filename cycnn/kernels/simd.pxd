@@ -19,6 +19,7 @@ cdef extern from "simd.h" nogil:
     vf vf_load_u8(const uint8_t* p)                         # VL bytes, as numbers
     void vf_store_u8(uint8_t* p, vf v)                      # whole numbers to 255, as VL bytes
     void prefetch(const real* p)                            # may point anywhere: it never faults
+    void prefetch_far(const real* p)                        # into the second-level cache
     vf vf_set1(real s)
     vf vf_bcast(const real* p)
     vf vf_zero()

@@ -28,15 +28,17 @@ from cycnn.ops.problem import (
 JOB_WORK = 1 << 19
 # Multiply-adds of a partial sum of the weight gradient, so that adding it up costs little beside.
 CHUNK_WORK = 1 << 18
-# Bytes of x from which on it comes from memory, in a network, and is worth fetching ahead, which
-# costs up to 26 % in the first caches.
-LARGE = 4 << 20
+# Bytes of x from which on a second-level cache has no room for it and y too, so that both are worth
+# fetching ahead.
+LARGE = 1 << 19
 # A tile of the weight gradient has few lines of channels (more meet in the same cache sets), and
 # what two output rows of it read fits a first-level cache of 32 KB; narrow ones cost more than
 # reading from the second level.
 TILE_LINES = 4
 TILE_BYTES = 32 << 10
 MIN_COLUMNS = 8
+# What the rows of a tile read, with all channels: half the time, as much again is on its way.
+ROWS_BYTES = 64 << 10
 LEFT, RIGHT = 1, 2  # of kernels/depthwise.pyx
 
 
@@ -72,6 +74,12 @@ def _window(p: Problem, axes: Sequence[Axis], rows: int) -> dict[str, Any]:
     }
 
 
+def _is_large(p: Problem, axes: Sequence[Axis]) -> bool:
+    """Return whether what the windows read is worth fetching ahead."""
+    values = p.batch * math.prod(axis.size for axis in axes) * p.filters
+    return bool(values * kernels(p.dtype).itemsize > LARGE)
+
+
 def _sum(p: Problem, axes: Sequence[Axis], result: Sequence[int], tap: Sequence[int]) -> Bound:
     """Return the kernel of one sum over taps, all but its arrays."""
     all_rows = p.batch * axes[0].out * axes[1].out
@@ -81,10 +89,9 @@ def _sum(p: Problem, axes: Sequence[Axis], result: Sequence[int], tap: Sequence[
     slots = _window(p, axes, rows) | {"tap": np.array(tap, np.int64), "ahead": 0}
     for letter, axis, extent in zip("DHW", axes, result, strict=True):
         slots |= {f"Y{letter}": extent, f"U{letter}": axis.start, f"V{letter}": axis.stride}
-    unit = kernels(p.dtype)
-    if p.filters * unit.itemsize * p.batch * math.prod(axis.size for axis in axes) > LARGE:
+    if _is_large(p, axes):
         slots["ahead"] = min(axes[1].step, len(axes[1].taps))
-    kernel: Kernel = unit.depthwise
+    kernel: Kernel = kernels(p.dtype).depthwise
     return kernel.bind(-(-all_rows // rows), **slots)
 
 
@@ -129,9 +136,14 @@ def _weight_gradient(p: Problem) -> tuple[Bound, int]:
     width = 64 * -(-lines // -(-lines // TILE_LINES))
     rows_of_x = p.kernel[0] * (p.kernel[1] + p.stride[1])
     columns = max(TILE_BYTES // (width * (rows_of_x * p.stride[2] + 2)), MIN_COLUMNS)
+    row = p.filters * kernels(p.dtype).itemsize * (axes[2].out + axes[1].step * axes[2].size)
+    tiles = -(-rows * row // (chunks * ROWS_BYTES))  # of a job, one below the other
     kernel: Kernel = kernels(p.dtype).depthwise_weight
     channels = width // kernels(p.dtype).itemsize
-    return kernel.bind(chunks, chunks=chunks, columns=columns, channels=channels, **slots), chunks
+    return kernel.bind(
+        chunks, chunks=chunks, columns=columns, channels=channels,
+        rows=-(-rows // (chunks * tiles)), **slots,
+    ), chunks  # fmt: skip
 
 
 def _multiply(plan: Plan, kernel: str, small: int, times: int, x: Array, y: Array) -> None:
