@@ -1,5 +1,5 @@
 # Packing weights in panels of NR columns, the way the register tile reads them.
-from cycnn.kernels.simd cimport NR, VL, prefetch, real, vf, vf_load_part, vf_store, vf_zero
+from cycnn.kernels.simd cimport NR, VL, prefetch_far, real, vf, vf_load_part, vf_store, vf_zero
 from cycnn.kernels.transpose cimport LANES, transpose
 
 
@@ -42,7 +42,7 @@ cdef inline void pack_panel(
         first = 0
         while first < channels:
             for k in range(columns):
-                prefetch(w + k * SK + first + AHEAD * line)
+                prefetch_far(w + k * SK + first + AHEAD * line)
             for k in range(2):
                 c = first
                 while c < min(channels, first + line):
