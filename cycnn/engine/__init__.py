@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cycnn.engine.caches import CacheSizes, cache_sizes
+from cycnn.engine.caches import CacheSizes, beyond, cache_sizes
 from cycnn.engine.cpu import instruction_sets
 from cycnn.engine.memory import (
     Block,
@@ -32,8 +32,8 @@ from cycnn.engine.recording import Recording
 
 __all__ = [
     "FORK_HANDLER", "ISA", "OPENMP_VERSION", "Block", "Bound", "CacheSizes", "Kernel", "Plan",
-    "Recording", "available_isas", "before_replay", "cache_sizes", "empty", "kernels",
-    "memory_info", "openmp_limit", "outside_plans", "zeros",
+    "Recording", "available_isas", "before_replay", "beyond", "cache_sizes", "empty",
+    "kernels", "memory_info", "openmp_limit", "outside_plans", "zeros",
 ]  # fmt: skip
 
 _MODULES = (

@@ -42,3 +42,12 @@ def cache_sizes() -> CacheSizes:
     """Return the sizes of the caches, or what is common where they are not known."""
     sizes = zip((2, 3), COMMON, LEAST, MOST, strict=True)
     return CacheSizes(*(min(max(_reported(n) or common, a), b) for n, common, a, b in sizes))
+
+
+def beyond(size: int) -> int:
+    """Return the last level of cache that is too small for an array of `size` bytes, or 0.
+
+    Too small means for four such arrays: a pass reads or writes up to three, beside others' data.
+    """
+    l2, l3 = cache_sizes()
+    return 3 if 4 * size >= l3 else 2 if 4 * size >= l2 else 0

@@ -138,7 +138,7 @@ cdef void prelu_backward(const void* args, Py_ssize_t job, char* scratch) noexce
         partial[c % C] += sum[c]
 
 
-_ROWS = " grouped loose period C chunk parts"
+_ROWS = " grouped loose period C chunk parts beyond"
 JOBS = {
     "add_bias": publish(<void*>add_bias, sizeof(BiasArgs), "bias* y* rows C chunk"),
     "column_sums": publish(<void*>column_sums, sizeof(SumArgs), "dy* partial* rows C chunk"),

@@ -114,7 +114,7 @@ cdef void group_norm_backward_merge(const void* args, Py_ssize_t job, char* scra
                 table[3 * period + p] = <real>(slope * rounding(mean) - inverse * all_sum / total)
 
 
-_ROWS = " grouped loose period C chunk parts"
+_ROWS = " grouped loose period C chunk parts beyond"
 JOBS = {
     "group_norm_merge": publish(
         <void*>group_norm_merge, sizeof(StatisticsArgs),

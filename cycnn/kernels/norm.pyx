@@ -17,7 +17,7 @@ from cycnn.kernels.rectifier cimport (
     IDENTITY, LEAKY_RELU, RELU, Rectifier, let_through, rectified)
 from cycnn.kernels.rows cimport Part, Rows, groups_of, part_of, rounding
 from cycnn.kernels.simd cimport (
-    VL, prefetch, publish, real, vf, vf_add, vf_fma, vf_load, vf_max, vf_min, vf_mul, vf_set1,
+    VL, prefetch_far, publish, real, vf, vf_add, vf_fma, vf_load, vf_max, vf_min, vf_mul, vf_set1,
     vf_store, vf_sub, vf_zero)
 from cycnn.kernels.tail cimport lanes, load, store
 
@@ -88,6 +88,14 @@ cdef enum:
     AHEAD = 4096            # elements from a row to what is fetched meanwhile
 
 
+cdef inline void fetch_row(const real* x, Py_ssize_t width) noexcept nogil:
+    """Fetch the row AHEAD elements further on, into the second-level cache."""
+    cdef Py_ssize_t c = 0
+    while c < width:
+        prefetch_far(x + AHEAD + c)
+        c = c + 64 // sizeof(real)
+
+
 cdef inline vf apart(const real* x, vf m, Py_ssize_t n) noexcept nogil:
     return vf_sub(load(x, n), m)
 
@@ -125,10 +133,10 @@ cdef inline void add_rows(
             d1 = apart(x + width + c, m, n)
             d2 = apart(x + 2 * width + c, m, n)
             d3 = apart(x + 3 * width + c, m, n)
-            prefetch(x + AHEAD + c)
-            prefetch(x + AHEAD + width + c)
-            prefetch(x + AHEAD + 2 * width + c)
-            prefetch(x + AHEAD + 3 * width + c)
+            prefetch_far(x + AHEAD + c)
+            prefetch_far(x + AHEAD + width + c)
+            prefetch_far(x + AHEAD + 2 * width + c)
+            prefetch_far(x + AHEAD + 3 * width + c)
             vf_store(sum + c, vf_add(vf_load(sum + c), vf_add(vf_add(d0, d1), vf_add(d2, d3))))
             vf_store(square + c, vf_add(vf_load(square + c), vf_add(
                 vf_fma(d0, d0, vf_mul(d1, d1)), vf_fma(d2, d2, vf_mul(d3, d3)))))
@@ -229,6 +237,8 @@ cdef inline void apply_part(Rectifier f, const ApplyArgs* args, Py_ssize_t job) 
     cdef Py_ssize_t at = part.start, _r, c
     cdef vf slope = vf_set1(<real>a.slope)
     for _r in range(part.count):
+        if a.rows.beyond >= 2:      # x was written a short while ago
+            fetch_row(a.y + at, part.width)
         c = 0
         while c + VL <= part.width:
             apply_vector(f, &a, table + c, at + c, slope, VL)
@@ -280,6 +290,9 @@ cdef inline void sum_part(
         sum[c] = 0
         product[c] = 0
     for _r in range(part.count):    # one by one: two arrays are read from memory best in order
+        if a.rows.beyond >= 2:
+            fetch_row(a.x + at, width)
+            fetch_row(a.dy + at, width)
         c = 0
         while c + VL <= width:
             sum_vector(f, &a, mean, sum, product, at, c, slope, VL)
@@ -365,6 +378,10 @@ cdef inline void input_part(Rectifier f, const InputArgs* args, Py_ssize_t job) 
     cdef Py_ssize_t at = part.start, _r, c
     cdef vf slope = vf_set1(<real>a.slope)
     for _r in range(part.count):
+        if a.rows.beyond >= 3:      # the sums have just read x and dy
+            fetch_row(a.x + at, part.width)
+            fetch_row(a.dy + at, part.width)
+            fetch_row(a.dx + at, part.width)
         c = 0
         while c + VL <= part.width:
             input_vector(f, &a, factors + c, at + c, c, slope, VL)
@@ -390,7 +407,7 @@ cdef void batch_norm_backward_input(const void* args, Py_ssize_t job, char* scra
         input_part(IDENTITY, a, job)
 
 
-_ROWS = " grouped loose period C chunk parts"
+_ROWS = " grouped loose period C chunk parts beyond"
 JOBS = {
     "batch_norm_statistics": publish(
         <void*>batch_norm_statistics, sizeof(MomentsArgs), "x* partial*" + _ROWS),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cycnn._check import Array
-from cycnn.engine import Bound, Kernel, Plan, empty, kernels, outside_plans
+from cycnn.engine import Bound, Kernel, Plan, beyond, empty, kernels, outside_plans
 from cycnn.ops import blocking
 from cycnn.ops.blocking import Axis, Blocks
 from cycnn.ops.partials import add_partials
@@ -28,9 +28,6 @@ from cycnn.ops.problem import (
 JOB_WORK = 1 << 19
 # Multiply-adds of a partial sum of the weight gradient, so that adding it up costs little beside.
 CHUNK_WORK = 1 << 18
-# Bytes of x from which on a second-level cache has no room for it and y too, so that both are worth
-# fetching ahead.
-LARGE = 1 << 19
 # A tile of the weight gradient has few lines of channels (more meet in the same cache sets), and
 # what two output rows of it read fits a first-level cache of 32 KB; narrow ones cost more than
 # reading from the second level.
@@ -74,12 +71,6 @@ def _window(p: Problem, axes: Sequence[Axis], rows: int) -> dict[str, Any]:
     }
 
 
-def _is_large(p: Problem, axes: Sequence[Axis]) -> bool:
-    """Return whether what the windows read is worth fetching ahead."""
-    values = p.batch * math.prod(axis.size for axis in axes) * p.filters
-    return bool(values * kernels(p.dtype).itemsize > LARGE)
-
-
 def _sum(p: Problem, axes: Sequence[Axis], result: Sequence[int], tap: Sequence[int]) -> Bound:
     """Return the kernel of one sum over taps, all but its arrays."""
     all_rows = p.batch * axes[0].out * axes[1].out
@@ -89,9 +80,10 @@ def _sum(p: Problem, axes: Sequence[Axis], result: Sequence[int], tap: Sequence[
     slots = _window(p, axes, rows) | {"tap": np.array(tap, np.int64), "ahead": 0}
     for letter, axis, extent in zip("DHW", axes, result, strict=True):
         slots |= {f"Y{letter}": extent, f"U{letter}": axis.start, f"V{letter}": axis.stride}
-    if _is_large(p, axes):
+    unit = kernels(p.dtype)
+    if beyond(p.batch * math.prod(axis.size for axis in axes) * p.filters * unit.itemsize):
         slots["ahead"] = min(axes[1].step, len(axes[1].taps))
-    kernel: Kernel = kernels(p.dtype).depthwise
+    kernel: Kernel = unit.depthwise
     return kernel.bind(-(-all_rows // rows), **slots)
 
 

@@ -39,6 +39,6 @@ def cut_rows(
     parts = -(-grouped // chunk) + (loose > 0)
     rows = {
         "grouped": grouped, "loose": loose, "period": group * C, "C": C, "chunk": chunk,
-        "parts": parts,
+        "parts": parts, "beyond": engine.beyond(math.prod(shape) * dtype.itemsize),
     }  # fmt: skip
     return rows, samples * parts
