@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 from cycnn.kernels.pool_windows cimport (
     BackwardArgs, ForwardArgs, next_rows, one_reader, reader_rows, window_rows, window_taps)
 from cycnn.kernels.simd cimport (
-    VL, prefetch, publish, real, vf, vf_add, vf_bcast, vf_div, vf_eq, vf_fma, vf_ge, vf_gt, vf_load,
+    VL, prefetch_far, publish, real, vf, vf_add, vf_bcast, vf_div, vf_eq, vf_fma, vf_ge, vf_gt, vf_load,
     vf_load_u8, vf_max, vf_mul, vf_select, vf_set1, vf_sqrt, vf_store, vf_store_u8, vf_sub,
     vf_unordered, vf_zero, vm)
 from cycnn.kernels.tail cimport lanes, load, store
@@ -68,7 +68,7 @@ cdef inline void max_of_taps(
     cdef vm nan
     cdef Py_ssize_t t
     for t in range(taps):
-        prefetch(source[t] + c + ahead)
+        prefetch_far(source[t] + c + ahead)
         x = load(source[t] + c, n)
         number = vf_bcast(tap + t)
         winner = vf_select(vf_gt(x, best), number, winner)
@@ -138,7 +138,7 @@ cdef void avg_pool_forward(const void* args, Py_ssize_t job, char* scratch) noex
             n = lanes(c, C)
             sum = vf_zero()
             for t in range(taps):
-                prefetch(source[t] + c + ahead)
+                prefetch_far(source[t] + c + ahead)
                 sum = vf_add(sum, load(source[t] + c, n))
             store(y + c, vf_div(sum, count), n)
             c = c + VL
