@@ -27,6 +27,7 @@ INSIDE_SLOTS = "begin end shift edges "
 
 cdef enum:
     LINE = 64 // sizeof(real)   # elements of a cache line
+    AHEAD = 256 * LINE          # from outputs to those whose lines are fetched meanwhile
 
 
 cdef struct DepthwiseArgs:
@@ -227,7 +228,7 @@ cdef inline void convolve_channels(
         if a.ahead > 0 and c % LINE == 0:       # in the order of memory, whatever that of the sums
             fetch_ahead(x + below + c * pixels * v.SW, pixels * v.SW, a.ahead, v.W * C)
             if a.VW == 1:                       # the outputs of a phase do not lie side by side
-                fetch_ahead(y + (C + c) * pixels, pixels, 1, 0)
+                fetch_ahead(y + AHEAD + c * pixels, pixels, 1, 0)
         if a.bias != NULL:
             bias = a.bias + c
         if C - c >= VL:
@@ -293,6 +294,7 @@ cdef struct PairsArgs:
     Py_ssize_t SH, DH           # stride and dilation of the rows
     Py_ssize_t PH, PW           # zeros before the first row and column
     Py_ssize_t rows             # of dx, in one job
+    Py_ssize_t ahead            # whether to fetch what comes next
 
 
 cdef struct PairSums:
@@ -356,7 +358,11 @@ cdef inline void spread_channels(
     real* dx, bint left, bint right,
 ) noexcept nogil:
     cdef Py_ssize_t c = 0
+    cdef real* next = dx + (2 * q - a.PW) * a.C + AHEAD
     while c + VL <= a.C:
+        if a.ahead and pairs > 1 and taps > 0 and c % LINE == 0:
+            fetch_ahead(next + c * 2 * pairs, 2 * pairs, 1, 0)
+            fetch_ahead(dy[0] + (a.OW + q) * a.C + c * pairs, pairs, 1, 0)
         spread_pairs(pairs, True, a, dy, w, taps, q, c, dx, left, right)
         c = c + VL
     if c < a.C:
@@ -427,7 +433,7 @@ JOBS = {
     "depthwise": publish(<void*>depthwise, sizeof(DepthwiseArgs), WINDOW_SLOTS + (
         "w* bias* y* tap* YD YH YW UD UH UW VD VH VW " + INSIDE_SLOTS + "flags ahead")),
     "depthwise_pairs": publish(<void*>depthwise_pairs, sizeof(PairsArgs),
-                               "dy* w* dx* N H W C OH OW TH SH DH PH PW rows"),
+                               "dy* w* dx* N H W C OH OW TH SH DH PH PW rows ahead"),
     "repeat_channels": publish(<void*>repeat_channels, sizeof(RepeatArgs),
                                "x* y* size times block"),
     "sum_repeats": publish(<void*>sum_repeats, sizeof(RepeatArgs), "x* y* size times block"),

@@ -104,6 +104,7 @@ def _pairs(p: Problem) -> Bound | None:
     return kernel.bind(
         -(-p.batch * H // rows), N=p.batch, H=H, W=W, C=p.filters, OH=OH, OW=OW, TH=p.kernel[1],
         SH=p.stride[1], DH=p.dilation[1], PH=p.padding[1][0], PW=p.padding[2][0], rows=rows,
+        ahead=bool(beyond(p.batch * H * W * p.filters * unit.itemsize)),
         scratch=16 * p.kernel[1], work=2.0 * work,
     )  # fmt: skip
 
