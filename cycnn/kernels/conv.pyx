@@ -25,7 +25,7 @@ from cycnn.kernels.ahead cimport Ahead, look_ahead
 from cycnn.kernels.packing cimport pack_panel
 from cycnn.kernels.simd cimport MR, NR, publish, real
 from cycnn.kernels.stream cimport FEW, finish_row, stream
-from cycnn.kernels.tile cimport ACCUMULATE, STEPS, multiply_rows
+from cycnn.kernels.tile cimport ACCUMULATE, APART, STEPS, multiply_rows
 from cycnn.kernels.window cimport (
     Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_in_place,
     windows_of,
@@ -314,7 +314,7 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
                                 min(last, p + a.together), <real*>w)
                 w = w + i * taps * b.channels * NR
             columns = min(<Py_ssize_t>NR, K - p * NR)
-            flags = ACCUMULATE if c > 0 else 0
+            flags = (ACCUMULATE if c > 0 else 0) | (APART if a.VW > 1 else 0)
             bias = NULL
             if c + b.channels >= C:
                 flags = flags | a.flags

@@ -15,8 +15,8 @@ from libc.string cimport memcpy, memset
 from cycnn.kernels.pool_windows cimport (
     BackwardArgs, ForwardArgs, next_rows, one_reader, reader_rows, window_rows, window_taps)
 from cycnn.kernels.simd cimport (
-    VL, prefetch_far, publish, real, vf, vf_add, vf_bcast, vf_div, vf_eq, vf_fma, vf_ge, vf_gt, vf_load,
-    vf_load_u8, vf_max, vf_mul, vf_select, vf_set1, vf_sqrt, vf_store, vf_store_u8, vf_sub,
+    VL, prefetch_far, publish, real, vf, vf_add, vf_bcast, vf_div, vf_eq, vf_fma, vf_ge, vf_gt,
+    vf_load, vf_load_u8, vf_max, vf_mul, vf_select, vf_set1, vf_sqrt, vf_store, vf_store_u8, vf_sub,
     vf_unordered, vf_zero, vm)
 from cycnn.kernels.tail cimport lanes, load, store
 

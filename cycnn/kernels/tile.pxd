@@ -14,7 +14,7 @@ from libc.stdint cimport int64_t
 
 from cycnn.kernels.ahead cimport Ahead, fetch
 from cycnn.kernels.simd cimport (
-    MR, NR, VL, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_load_part, vf_max,
+    MR, NR, VL, prefetch_far, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_load_part, vf_max,
     vf_store, vf_store_part, vf_zero,
 )
 
@@ -24,6 +24,7 @@ cdef enum:
     # What the tile does with y beyond storing; a sum of these.
     ACCUMULATE = 1          # start from what y holds
     RELU = 2                # y = max(y, 0) after the bias
+    APART = 4               # rows of y do not lie side by side: fetch those of the next tile
 
 
 cdef inline vf start(const real* y, Py_ssize_t columns, Py_ssize_t flags) noexcept nogil:
@@ -275,10 +276,13 @@ cdef inline void multiply_rows(
     Ahead* ahead,
 ) noexcept nogil:
     """`multiply` for any number of rows."""
-    cdef Py_ssize_t m = 0, left
+    cdef Py_ssize_t m = 0, left, i
     cdef bint wide = columns > VL
     while m < rows:
         left = rows - m
+        if flags & APART and left > MR:
+            for i in range(MR):
+                prefetch_far(y[m + MR + i] + column)
         if left > 2 * (MR // 3):
             if wide:
                 multiply(MR, True, x + m, taps, count, run, w, y + m, column, columns, bias, flags,
