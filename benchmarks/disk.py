@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
@@ -33,8 +34,9 @@ def _add(name: str, needed: dict[str, int]) -> None:
 
 
 def _recorded(found: Distribution) -> int:
-    """Size of the files of an installation; 0 where none is recorded, as in a checkout."""
-    if found.read_text("RECORD") is None:
+    """Size of the files of an installation; 0 where they are those of a checkout."""
+    origin = json.loads(found.read_text("direct_url.json") or "{}")
+    if found.read_text("RECORD") is None or origin.get("dir_info", {}).get("editable"):
         return 0
     paths = [Path(str(path.locate())) for path in found.files or ()]
     return sum(path.stat().st_size for path in paths if path.is_file())
