@@ -97,13 +97,16 @@ plan.add(engine.kernels("float32").relu_forward, 1, x=x, y=x, count=64, chunk=64
 with cycnn.num_threads(2):
     start = mapped()
     plan.run()
-print((mapped() - start) / (2 * scratch))
+    print(cycnn.get_num_threads(), (mapped() - start) / scratch)
 """
 
 
 def test_a_thread_without_a_job_has_its_scratch_memory_all_the_same():
     """It may get a job in any later step, which would then take new memory."""
-    assert float(run_python(MEASURE + LATE).stdout) >= 1
+    threads, mapped = map(float, run_python(MEASURE + LATE).stdout.split())
+    if threads < 2:
+        pytest.skip("OpenMP gives one thread")
+    assert mapped >= threads
 
 
 def test_arrays_outlive_what_made_them():

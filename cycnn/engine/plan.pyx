@@ -244,6 +244,8 @@ cdef void touch(char* memory, Py_ssize_t size) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(0, size, 4096):
         memory[i] = 0
+    if size > 0:                                # which may begin within a page
+        memory[size - 1] = 0
 
 
 cdef class Plan:

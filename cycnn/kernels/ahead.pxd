@@ -1,6 +1,17 @@
 # Fetching memory ahead of its use, a little at a time: asked for all at once, it keeps the tile
 # waiting that is being computed.
-from cycnn.kernels.simd cimport prefetch, real
+from cycnn.kernels.simd cimport prefetch, prefetch_far, real
+
+cdef enum:
+    LINE = 64 // sizeof(real)   # elements of a cache line
+
+
+cdef inline const real* fetch_lines(const real* p, const real* end) noexcept nogil:
+    """Fetch the lines from p to `end` into the second-level cache; return where to go on."""
+    while p < end:
+        prefetch_far(p)
+        p = p + LINE
+    return p
 
 
 cdef struct Ahead:
@@ -41,7 +52,7 @@ cdef inline void fetch(Ahead* ahead) noexcept nogil:
     if ahead.times > 0:
         for _line in range(ahead.share):
             prefetch(pixel + at)
-            at = at + 64 // sizeof(real)
+            at = at + LINE
             if at >= ahead.width:
                 at = 0
                 pixel = pixel + ahead.step

@@ -9,11 +9,12 @@ usual stride of two.  A multiplier repeats channels before, or adds them up afte
 """
 from libc.stdint cimport int64_t
 
+from cycnn.kernels.ahead cimport LINE, fetch_lines
 from cycnn.kernels.depthwise_rows cimport (
     LEFT, RIGHT, Inside, Row, Run, list_rows, load, rows_ahead, store,
 )
 from cycnn.kernels.simd cimport (
-    VL, prefetch_far, publish, real, vf, vf_fma, vf_max, vf_zero,
+    VL, publish, real, vf, vf_fma, vf_max, vf_zero,
 )
 from cycnn.kernels.tile cimport RELU
 from cycnn.kernels.window cimport Window
@@ -26,7 +27,6 @@ INSIDE_SLOTS = "begin end shift edges "
 
 
 cdef enum:
-    LINE = 64 // sizeof(real)   # elements of a cache line
     AHEAD = 256 * LINE          # from outputs to those whose lines are fetched meanwhile
 
 
@@ -199,14 +199,13 @@ cdef inline void convolve(
         put(y + 7 * y_step, s.a7, whole, columns, flags)
 
 
-cdef inline void fetch_ahead(
+cdef inline void fetch_rows(
     const real* x, Py_ssize_t lines, Py_ssize_t rows, Py_ssize_t row_step,
 ) noexcept nogil:
     """Fetch `lines` cache lines, one after the other, of each of some rows up from that of x."""
-    cdef Py_ssize_t _row, i
+    cdef Py_ssize_t _row
     for _row in range(rows):
-        for i in range(lines):
-            prefetch_far(x + i * LINE)
+        fetch_lines(x, x + lines * LINE)
         x = x - row_step
 
 
@@ -219,6 +218,7 @@ cdef inline void convolve_channels(
     cdef Py_ssize_t C = v.C, step = v.SW * C, y_step = a.VW * C, c = 0, edges = run.edges
     cdef const real* x = run.x + done * step
     cdef const real* bias = NULL
+    cdef const real* next
     if done > 0:
         edges = edges & ~LEFT
     if done + pixels < run.count:
@@ -226,9 +226,10 @@ cdef inline void convolve_channels(
     y = y + (run.column + done) * y_step
     while c < C:
         if a.ahead > 0 and c % LINE == 0:       # in the order of memory, whatever that of the sums
-            fetch_ahead(x + below + c * pixels * v.SW, pixels * v.SW, a.ahead, v.W * C)
+            fetch_rows(x + below + c * pixels * v.SW, pixels * v.SW, a.ahead, v.W * C)
             if a.VW == 1:                       # the outputs of a phase do not lie side by side
-                fetch_ahead(y + AHEAD + c * pixels, pixels, 1, 0)
+                next = y + AHEAD + c * pixels
+                fetch_lines(next, next + pixels * LINE)
         if a.bias != NULL:
             bias = a.bias + c
         if C - c >= VL:
@@ -358,11 +359,13 @@ cdef inline void spread_channels(
     real* dx, bint left, bint right,
 ) noexcept nogil:
     cdef Py_ssize_t c = 0
-    cdef real* next = dx + (2 * q - a.PW) * a.C + AHEAD
+    cdef const real* next_dx = dx + (2 * q - a.PW) * a.C + AHEAD
+    cdef const real* next_dy
     while c + VL <= a.C:
         if a.ahead and pairs > 1 and taps > 0 and c % LINE == 0:
-            fetch_ahead(next + c * 2 * pairs, 2 * pairs, 1, 0)
-            fetch_ahead(dy[0] + (a.OW + q) * a.C + c * pairs, pairs, 1, 0)
+            next_dy = dy[0] + (a.OW + q) * a.C + c * pairs
+            fetch_lines(next_dx + c * 2 * pairs, next_dx + (c + LINE) * 2 * pairs)
+            fetch_lines(next_dy, next_dy + pairs * LINE)
         spread_pairs(pairs, True, a, dy, w, taps, q, c, dx, left, right)
         c = c + VL
     if c < a.C:

@@ -13,13 +13,13 @@ that no processor foresees.
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memset
 
+from cycnn.kernels.ahead cimport fetch_lines
 from cycnn.kernels.depthwise_rows cimport (
     LEFT, RIGHT, Inside, Row, Run, list_rows, load, rows_ahead, store,
 )
 from cycnn.kernels.reduce cimport column_sum
 from cycnn.kernels.simd cimport (
-    VL, prefetch, prefetch_far, publish, real, vf, vf_add, vf_fma, vf_load_part, vf_store_part,
-    vf_zero,
+    VL, prefetch, publish, real, vf, vf_add, vf_fma, vf_load_part, vf_store_part, vf_zero,
 )
 from cycnn.kernels.window cimport Window
 
@@ -141,11 +141,7 @@ cdef struct Next:
 
 cdef const real* fetch(const real* p, Py_ssize_t count, const real* end) noexcept nogil:
     """Fetch the lines of `count` elements, but none beyond the end; return where to go on."""
-    end = min(p + count, end)
-    while p < end:
-        prefetch_far(p)
-        p = p + 64 // sizeof(real)
-    return p
+    return fetch_lines(p, min(p + count, end))
 
 
 cdef struct Part:

@@ -13,6 +13,7 @@ The parameters that the last pass reads are written once per column, already com
 """
 from libc.math cimport sqrt
 
+from cycnn.kernels.ahead cimport fetch_lines
 from cycnn.kernels.rectifier cimport (
     IDENTITY, LEAKY_RELU, RELU, Rectifier, let_through, rectified)
 from cycnn.kernels.rows cimport Part, Rows, groups_of, part_of, rounding
@@ -90,10 +91,7 @@ cdef enum:
 
 cdef inline void fetch_row(const real* x, Py_ssize_t width) noexcept nogil:
     """Fetch the row AHEAD elements further on, into the second-level cache."""
-    cdef Py_ssize_t c = 0
-    while c < width:
-        prefetch_far(x + AHEAD + c)
-        c = c + 64 // sizeof(real)
+    fetch_lines(x + AHEAD, x + AHEAD + width)
 
 
 cdef inline vf apart(const real* x, vf m, Py_ssize_t n) noexcept nogil:

@@ -12,7 +12,7 @@ cdef struct Rows:
     Py_ssize_t loose        # rows of C columns after them, less than a group
     Py_ssize_t period, C, chunk
     Py_ssize_t parts        # jobs of a sample
-    Py_ssize_t beyond       # the last level of cache too small for the array: 2 or 3; or 0
+    Py_ssize_t beyond       # the last level of cache too small, 2 or 3, or 0: engine.beyond
 
 cdef struct Part:
     # The rows of one job.

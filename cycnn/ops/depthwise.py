@@ -34,7 +34,7 @@ CHUNK_WORK = 1 << 18
 TILE_LINES = 4
 TILE_BYTES = 32 << 10
 MIN_COLUMNS = 8
-# What the rows of a tile read, with all channels: half the time, as much again is on its way.
+# Bytes that the rows of a tile read, with all channels; as many again are fetched meanwhile.
 ROWS_BYTES = 64 << 10
 LEFT, RIGHT = 1, 2  # of kernels/depthwise.pyx
 
@@ -129,8 +129,8 @@ def _weight_gradient(p: Problem) -> tuple[Bound, int]:
     width = 64 * -(-lines // -(-lines // TILE_LINES))
     rows_of_x = p.kernel[0] * (p.kernel[1] + p.stride[1])
     columns = max(TILE_BYTES // (width * (rows_of_x * p.stride[2] + 2)), MIN_COLUMNS)
-    row = p.filters * kernels(p.dtype).itemsize * (axes[2].out + axes[1].step * axes[2].size)
-    tiles = -(-rows * row // (chunks * ROWS_BYTES))  # of a job, one below the other
+    row_bytes = p.filters * kernels(p.dtype).itemsize * (axes[2].out + axes[1].step * axes[2].size)
+    tiles = -(-rows * row_bytes // (chunks * ROWS_BYTES))  # of a job, one below the other
     kernel: Kernel = kernels(p.dtype).depthwise_weight
     channels = width // kernels(p.dtype).itemsize
     return kernel.bind(
