@@ -6,12 +6,12 @@ cdef enum:
     LINE = 64 // sizeof(real)   # elements of a cache line
 
 
-cdef inline const real* fetch_lines(const real* p, const real* end) noexcept nogil:
-    """Fetch the lines from p to `end` into the second-level cache; return where to go on."""
-    while p < end:
-        prefetch_far(p)
-        p = p + LINE
-    return p
+cdef inline const real* fetch_lines(const real* p, Py_ssize_t lines) noexcept nogil:
+    """Fetch cache lines from p on into the second-level cache; return where to go on."""
+    cdef Py_ssize_t i
+    for i in range(lines):
+        prefetch_far(p + i * LINE)
+    return p + lines * LINE
 
 
 cdef struct Ahead:

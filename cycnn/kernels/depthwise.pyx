@@ -205,7 +205,7 @@ cdef inline void fetch_rows(
     """Fetch `lines` cache lines, one after the other, of each of some rows up from that of x."""
     cdef Py_ssize_t _row
     for _row in range(rows):
-        fetch_lines(x, x + lines * LINE)
+        fetch_lines(x, lines)
         x = x - row_step
 
 
@@ -218,7 +218,6 @@ cdef inline void convolve_channels(
     cdef Py_ssize_t C = v.C, step = v.SW * C, y_step = a.VW * C, c = 0, edges = run.edges
     cdef const real* x = run.x + done * step
     cdef const real* bias = NULL
-    cdef const real* next
     if done > 0:
         edges = edges & ~LEFT
     if done + pixels < run.count:
@@ -228,8 +227,7 @@ cdef inline void convolve_channels(
         if a.ahead > 0 and c % LINE == 0:       # in the order of memory, whatever that of the sums
             fetch_rows(x + below + c * pixels * v.SW, pixels * v.SW, a.ahead, v.W * C)
             if a.VW == 1:                       # the outputs of a phase do not lie side by side
-                next = y + AHEAD + c * pixels
-                fetch_lines(next, next + pixels * LINE)
+                fetch_lines(y + AHEAD + c * pixels, pixels)
         if a.bias != NULL:
             bias = a.bias + c
         if C - c >= VL:
@@ -360,12 +358,10 @@ cdef inline void spread_channels(
 ) noexcept nogil:
     cdef Py_ssize_t c = 0
     cdef const real* next_dx = dx + (2 * q - a.PW) * a.C + AHEAD
-    cdef const real* next_dy
     while c + VL <= a.C:
         if a.ahead and pairs > 1 and taps > 0 and c % LINE == 0:
-            next_dy = dy[0] + (a.OW + q) * a.C + c * pairs
-            fetch_lines(next_dx + c * 2 * pairs, next_dx + (c + LINE) * 2 * pairs)
-            fetch_lines(next_dy, next_dy + pairs * LINE)
+            fetch_lines(next_dx + c * 2 * pairs, 2 * pairs)
+            fetch_lines(dy[0] + (a.OW + q) * a.C + c * pairs, pairs)
         spread_pairs(pairs, True, a, dy, w, taps, q, c, dx, left, right)
         c = c + VL
     if c < a.C:

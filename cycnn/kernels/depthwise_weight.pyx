@@ -13,7 +13,7 @@ that no processor foresees.
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp, memset
 
-from cycnn.kernels.ahead cimport fetch_lines
+from cycnn.kernels.ahead cimport LINE, fetch_lines
 from cycnn.kernels.depthwise_rows cimport (
     LEFT, RIGHT, Inside, Row, Run, list_rows, load, rows_ahead, store,
 )
@@ -141,7 +141,8 @@ cdef struct Next:
 
 cdef const real* fetch(const real* p, Py_ssize_t count, const real* end) noexcept nogil:
     """Fetch the lines of `count` elements, but none beyond the end; return where to go on."""
-    return fetch_lines(p, min(p + count, end))
+    count = max(min(count, <Py_ssize_t>(end - p)), <Py_ssize_t>0)
+    return fetch_lines(p, (count + LINE - 1) // LINE)
 
 
 cdef struct Part:

@@ -13,7 +13,7 @@ The parameters that the last pass reads are written once per column, already com
 """
 from libc.math cimport sqrt
 
-from cycnn.kernels.ahead cimport fetch_lines
+from cycnn.kernels.ahead cimport LINE, fetch_lines
 from cycnn.kernels.rectifier cimport (
     IDENTITY, LEAKY_RELU, RELU, Rectifier, let_through, rectified)
 from cycnn.kernels.rows cimport Part, Rows, groups_of, part_of, rounding
@@ -91,7 +91,7 @@ cdef enum:
 
 cdef inline void fetch_row(const real* x, Py_ssize_t width) noexcept nogil:
     """Fetch the row AHEAD elements further on, into the second-level cache."""
-    fetch_lines(x + AHEAD, x + AHEAD + width)
+    fetch_lines(x + AHEAD, (width + LINE - 1) // LINE)
 
 
 cdef inline vf apart(const real* x, vf m, Py_ssize_t n) noexcept nogil:
