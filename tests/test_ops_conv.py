@@ -54,6 +54,11 @@ SHAPES = [  # sizes that miss the vector widths (4, 8, 16) and the channel block
     case((2, 6, 6, 6), 1, 18, stride=2, padding=1, padding_mode="replicate"),
     case((1, 5, 5, 4), 1, 1400, stride=2),
     case((3, 1, 1, 20), 1, 4200),  # several panels of weights packed together, whatever their width
+    # Blocks of full tiles: all pixels in one, planes, rows, columns.
+    case((5, 7, 7, 130), 1, 260),
+    case((32, 7, 7, 500), 1, 18, stride=2),
+    case((2, 27, 27, 600), 1, 17, stride=2),
+    case((4, 7, 7, 960), 1, 33),
     case((1, 3, 31, 16), 3, 16, padding="same"),
     case((2, 20, 3, 8), (1, 3), 48, padding="same"),
     case((2, 3, 20, 8), (3, 1), 12, padding="same"),

@@ -5,6 +5,7 @@ from cycnn.kernels.transpose cimport LANES, transpose
 
 cdef enum:
     AHEAD = 2                   # lines of channels: more rows than the processor follows
+    ROWS_AHEAD = 16             # of one line each, likewise
 
 
 cdef inline void pack_square(
@@ -30,6 +31,7 @@ cdef inline void pack_panel(
     cdef Py_ssize_t c, _c, k, first, line
     if SK == 1:
         for _c in range(channels):
+            prefetch_far(w + ROWS_AHEAD * SC)
             vf_store(packed, vf_load_part(w, columns))
             if columns > VL:
                 vf_store(packed + VL, vf_load_part(w + VL, columns - VL))

@@ -6,6 +6,7 @@ products are added does too.  Tables are built once per shape and kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -24,6 +25,8 @@ _NO_TABLE: Ints = np.empty(0, np.int64)
 PANEL_ROWS = 1152
 SLAB_BYTES = 256 << 10
 BLOCK_PIXELS = 1024
+# All pixels make one block where x, times pixels per kernel, takes at most this.
+WHOLE_BYTES = 1 << 20
 # Enough jobs to share out evenly among many cores.
 MIN_JOBS = 32
 # The partial sums of a weight gradient may take this much, all chunks together.
@@ -176,6 +179,38 @@ class Blocks(NamedTuple):
     slab: int  # elements of its slab
 
 
+def _slab(
+    axes: Sequence[Axis], channels: int, unit: SimpleNamespace, cut: tuple[int, int, int],
+    lanes: bool = False,
+) -> int:  # fmt: skip
+    """Return the elements of the slab under a block of so many planes, rows and columns."""
+    d, h, w = axes
+    planes, rows, columns = cut
+    line: int = 64 // unit.itemsize
+
+    def odd_lines(elements: int) -> int:
+        return (_round_up(elements, line) // line | 1) * line
+
+    slab_rows = planes * len(d.taps) * (h.length - (h.out - rows) * h.step)
+    slab_columns = w.length - (w.out - columns) * w.step
+    if lanes:
+        image = slab_rows * slab_columns * unit.MR
+        return int(-(-channels // unit.MR) * odd_lines(image + unit.VL))
+    return slab_rows * odd_lines(slab_columns * channels)
+
+
+def _blocks(batch: int, axes: Sequence[Axis], cut: tuple[int, int, int], slab: int) -> Blocks:
+    planes, rows, columns = cut
+    d, h, w = axes
+    count = -(-batch * d.out // planes) * -(-h.out // rows) * -(-w.out // columns)
+    return Blocks(*cut, count, math.prod(cut), slab)
+
+
+def _even(total: int, most: int) -> int:
+    """Return the size of equal parts of `total`, at most `most`."""
+    return -(-total // -(-total // max(1, min(most, total))))
+
+
 def pixel_blocks(
     batch: int,
     axes: Sequence[Axis],
@@ -186,41 +221,78 @@ def pixel_blocks(
 ) -> Blocks:
     """Cut the outputs in blocks of about `pixels`, with slabs of at most SLAB_BYTES if possible."""
     d, h, w = axes
-    line: int = 64 // unit.itemsize
-
-    def odd_lines(elements: int) -> int:
-        return (_round_up(elements, line) // line | 1) * line
+    most = SLAB_BYTES // unit.itemsize
 
     def slab(planes: int, rows: int, columns: int) -> int:
-        slab_rows = planes * len(d.taps) * (h.length - (h.out - rows) * h.step)
-        slab_columns = w.length - (w.out - columns) * w.step
-        if lanes:
-            image = slab_rows * slab_columns * unit.MR
-            return int(-(-channels // unit.MR) * odd_lines(image + unit.VL))
-        return slab_rows * odd_lines(slab_columns * channels)
+        return _slab(axes, channels, unit, (planes, rows, columns), lanes)
 
-    def even(total: int, most: int) -> int:
-        return -(-total // -(-total // max(1, min(most, total))))
-
-    most = SLAB_BYTES // unit.itemsize
     planes = rows = 1
     columns = w.out
     total = batch * d.out
     if columns > pixels or slab(1, 1, columns) > most:
         while columns > unit.MR and (columns > pixels or slab(1, 1, columns) > most):
-            columns = even(w.out, columns // 2)
+            columns = _even(w.out, columns // 2)
     else:
-        rows = even(h.out, pixels // columns)
+        rows = _even(h.out, pixels // columns)
         while rows > 1 and slab(1, rows, columns) > most:
-            rows = even(h.out, rows - max(1, rows // 8))
+            rows = _even(h.out, rows - max(1, rows // 8))
         if rows == h.out:
-            planes = even(total, pixels // (rows * columns))
+            planes = _even(total, pixels // (rows * columns))
             while planes > 1 and slab(planes, rows, columns) > most:
-                planes = even(total, planes - max(1, planes // 8))
-    count = -(-total // planes) * -(-h.out // rows) * -(-w.out // columns)
-    return Blocks(
-        planes, rows, columns, count, planes * rows * columns, slab(planes, rows, columns)
-    )
+                planes = _even(total, planes - max(1, planes // 8))
+    return _blocks(batch, axes, (planes, rows, columns), slab(planes, rows, columns))
+
+
+def tile_blocks(
+    batch: int,
+    axes: Sequence[Axis],
+    channels: int,
+    filters: int,
+    unit: SimpleNamespace,
+    copy: bool,
+) -> Blocks:
+    """Cut the outputs in blocks whose tiles, of MR pixels, are full where that costs nothing else.
+
+    A few pixels that are read where they lie make one block: each panel of weights is then met
+    once, and packed by the job that reads it.  For many pixels and few panels that would not pay:
+    each job reads all of x.
+    """
+    d, h, w = axes
+    whole = batch * d.out, h.out, w.out
+    pixels, size = math.prod(whole), _slab(axes, channels, unit, whole)
+    few = pixels <= BLOCK_PIXELS and size * unit.itemsize * pixels <= WHOLE_BYTES * filters
+    if few and not copy:
+        return _blocks(batch, axes, whole, size)
+    planes, rows, columns = pixel_blocks(batch, axes, channels, unit, BLOCK_PIXELS)[:3]
+    if columns < w.out:
+        columns = min(w.out, _round_up(columns, unit.MR))
+    elif rows == h.out:
+        planes = _full_tiles(batch * d.out, planes, rows * columns, unit)
+    elif len(h.taps) == 1:  # no two windows share a row, which both blocks would copy
+        rows = min(h.out, _full_tiles(h.out, rows, columns, unit))
+    cut = planes, rows, columns
+    return _blocks(batch, axes, cut, _slab(axes, channels, unit, cut))
+
+
+def _full_tiles(total: int, most: int, pixels: int, unit: SimpleNamespace) -> int:
+    """Return how many of `total`, each of so many pixels, to put in a block: about `most`.
+
+    What is left over of a block makes a tile of two thirds or one third of MR rows, which takes at
+    least as long as one of four: so many keep both multipliers busy.
+    """
+    mr: int = unit.MR
+    if pixels == 1:
+        return _round_up(most, mr)
+
+    def rows(part: int) -> int:
+        full, left = divmod(part * pixels, mr)
+        return full * mr + (max(_round_up(left, mr // 3), 4) if left else 0)
+
+    def cost(part: int) -> int:
+        return total // part * rows(part) + rows(total % part)
+
+    part = min(range(most, most * 2 // 3, -1), key=cost)
+    return part if cost(part) <= 0.99 * cost(most) else most  # smaller blocks cost something too
 
 
 class Classes(NamedTuple):

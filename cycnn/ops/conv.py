@@ -78,7 +78,7 @@ def _sum(
     taps = len(tap)
     copy = not blocking.readable_in_place(batch, axes)
     block = blocking.channel_block(group_c, taps, unit)
-    blocks = blocking.pixel_blocks(batch, axes, block, unit, blocking.BLOCK_PIXELS)
+    blocks = blocking.tile_blocks(batch, axes, block, group_k, unit, copy)
     classes = None
     if copy and block >= unit.VL and blocks.pixels == blocks.planes * axes[1].out * axes[2].out:
         classes = blocking.pixel_classes(axes, blocks.planes, unit)
