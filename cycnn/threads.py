@@ -15,6 +15,8 @@ import os
 from collections.abc import Callable, Iterator
 
 _override: contextvars.ContextVar[int | None] = contextvars.ContextVar("threads", default=None)
+# How many threads a plan may run on, which is cut in jobs for as many as `get_num_threads` says.
+limit: contextvars.ContextVar[int] = contextvars.ContextVar("limit", default=1 << 30)
 
 
 def _quota() -> float:

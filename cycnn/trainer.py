@@ -450,39 +450,38 @@ class Trainer:
         return {"loss": sums["loss"] / sums["weight"], **means}
 
     def _update(
-        self,
-        batches: Iterable[Batch],
-        weight: float,
-        metrics: Mapping[str, Metric],
+        self, batches: Iterable[Batch], weight: float, metrics: Mapping[str, Metric],
         good: LastGood | None = None,
-    ) -> dict[str, float]:
+    ) -> dict[str, float]:  # fmt: skip
         """Update once, by the weighted mean over `batches`, whose rows count `weight` together.
 
         Returns the number of rows, and the sums over them of weight times loss and of each metric.
         """
         sums = dict.fromkeys(("rows", "loss", *metrics), 0.0)
         parameters = self.model.parameters()
-        try:
-            for x, target, weights, part in batches:
-                y, backward = self._runs(x)
-                value, loss_backward = self.loss(y, target, weights)
-                if not math.isfinite(value):
-                    raise TrainingError(f"the loss is {value}")
-                sums["rows"] += len(x)
-                sums["loss"] += part * value
-                for name, metric in metrics.items():
-                    sums[name] += len(x) * metric(target, y)
-                dy = loss_backward()
-                if part != weight:
-                    dy *= part / weight
-                backward(dy)
-        except BaseException:
-            for parameter in parameters.values():
-                parameter.clear_grad()
-            raise
-        if good is not None:
-            good.offer()
-        self.optimizer.step(parameters)
+        with self._runs.paces.run() as pace:
+            try:
+                for x, target, weights, part in batches:
+                    pace.on(x.shape)
+                    y, backward = self._runs(x)
+                    value, loss_backward = self.loss(y, target, weights)
+                    if not math.isfinite(value):
+                        raise TrainingError(f"the loss is {value}")
+                    sums["rows"] += len(x)
+                    sums["loss"] += part * value
+                    for name, metric in metrics.items():
+                        sums[name] += len(x) * metric(target, y)
+                    dy = loss_backward()
+                    if part != weight:
+                        dy *= part / weight
+                    backward(dy)
+            except BaseException:
+                for parameter in parameters.values():
+                    parameter.clear_grad()
+                raise
+            if good is not None:
+                good.offer()
+            self.optimizer.step(parameters)
         return sums
 
     def _evaluate(self, x: Array, target: Array, weight: Array | None) -> dict[str, float]:

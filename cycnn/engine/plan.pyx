@@ -345,7 +345,9 @@ cdef class Plan:
 
     def run(self):
         """Run all steps with as many threads as the work is worth, without the GIL."""
-        cdef int n = threads.get_num_threads() if self.work >= PARALLEL_WORK else 1
+        cdef int n = 1
+        if self.work >= PARALLEL_WORK:
+            n = min(threads.get_num_threads(), threads.limit.get())
         cdef Py_ssize_t apart = <Py_ssize_t>APART if n > 1 and self.scratch > 0 else 0
         # An odd number of cache lines, so that threads of one core do not meet in its cache sets.
         cdef Py_ssize_t stride = ((self.scratch + apart + 63) // 64 | 1) * 64

@@ -17,6 +17,7 @@ from cycnn import engine, ops
 from cycnn._check import Array
 from cycnn.graph import executor
 from cycnn.graph.executor import Arrays
+from cycnn.graph.pace import Paces
 from cycnn.graph.program import Program
 from cycnn.layers import Lambda, Parameter
 from cycnn.threads import get_num_threads
@@ -96,6 +97,7 @@ class _Runs:
         self._program = program
         self._parameters = parameters
         self._kept: dict[Hashable, _Run] = {}
+        self.paces = Paces()
         # Our layers say what plans do not show; others may do anything.
         self._known = all(
             type(node.layer).__module__.startswith("cycnn.layers.")
@@ -222,7 +224,8 @@ class PredictionRuns(_Runs):
             For how many rows algorithms are chosen.
         """
         key: Hashable = (batch_size, *[x.shape for x in inputs])
-        with ops.planned_for(batch_size):
+        with ops.planned_for(batch_size), self.paces.run() as pace:
+            pace.on(key)
             if not self._known:
                 return self._run(inputs)
             self._last, self._times = key, self._times + 1 if self._last == key else 1

@@ -1,0 +1,145 @@
+"""On how many threads short work runs that is done again and again: steps, predictions.
+
+Two threads that share a cache may halve the time of a small step.  Two that do not may double it:
+what one has written, the other must fetch from far away.  Which of the two holds is not known
+beforehand, and can change while a program runs, where a virtual machine's processors are moved.  So
+it is tried out: now and then a few runs take half or twice as many threads as those before, and
+what was quicker stays.  No bit of a result depends on it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Hashable
+from contextvars import Token
+from threading import Lock
+from types import TracebackType
+
+from cycnn.threads import get_num_threads, limit
+
+# Runs of a trial, the quickest of which counts.  Some more come before, in which threads wake up
+# and what they read moves to their caches.
+_TRIES, _BEFORE = 6, 3
+_FIRST, _LAST = 64, 4096  # runs between two trials: doubled by each that brings nothing
+_GAIN = 0.95  # what a run must take of the time before, to be called quicker
+_LONG = 0.02  # seconds of a run that is worth all threads
+_KEPT = 8  # shapes
+
+
+class Pace:
+    """How many threads one piece of work takes, as its runs are timed."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._halvings = self._tried = 0  # of the number of threads: now, and in the next run
+        self._more = 1  # halvings, at the next trial
+        self._seconds = math.inf  # of a run before the trial
+        self._left = self._wait = _FIRST  # runs up to the next change, and to the next trial
+        self._times: list[float] = []
+        self._lock = Lock()
+
+    @property
+    def threads(self) -> int:
+        """The number of threads for the next run."""
+        return self._most >> self._tried
+
+    def note(self, threads: int, seconds: float) -> None:
+        """Note how long a run took on so many threads."""
+        if self._lock.acquire(blocking=False):  # else one that ended at the same time is noted
+            try:
+                if threads == self.threads:  # else it began before the last change
+                    self._note(seconds)
+            finally:
+                self._lock.release()
+
+    def _note(self, seconds: float) -> None:
+        self._times = [*self._times[1 - _TRIES :], seconds]
+        self._left -= 1
+        if self._left > 0:
+            return
+        quickest, self._times = min(self._times), []
+        if self._tried == self._halvings:
+            self._try(quickest)
+        elif quickest < _GAIN * self._seconds:
+            self._halvings = self._tried
+            self._left = self._wait = _FIRST
+        else:
+            self._tried, self._more = self._halvings, -self._more
+            self._left = self._wait = min(2 * self._wait, _LAST)
+
+    def _try(self, seconds: float) -> None:
+        """Begin a trial, unless it would take threads from a long run."""
+        if not 0 <= self._halvings + self._more < self._most.bit_length():
+            self._more = -self._more
+        if self._more > 0 and seconds > _LONG:
+            self._left = self._wait
+        else:
+            self._tried = self._halvings + self._more
+            self._left = _BEFORE + _TRIES
+            self._seconds = seconds
+
+
+class Paces:
+    """The paces of work on some shapes.
+
+    Examples
+    --------
+    >>> paces = Paces()
+    >>> with paces.run() as run:
+    ...     run.on((32, 28, 28, 1))  # all that follows takes as many threads as this shape should
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, Pace] = {}
+
+    def __getstate__(self) -> dict[str, dict[Hashable, Pace]]:
+        return {"_kept": {}}
+
+    def of(self, key: Hashable, most: int) -> Pace:
+        """Return the pace of a shape on at most so many threads."""
+        pace = self._kept.get((key, most))
+        if pace is None:
+            pace = self._kept[key, most] = Pace(most)
+            for oldest in list(self._kept)[:-_KEPT]:
+                self._kept.pop(oldest, None)
+        return pace
+
+    def run(self) -> PacedRun:
+        """Return a context that is one run."""
+        return PacedRun(self)
+
+
+class PacedRun:
+    """A run, on as many threads as the pace of its shape says, timed."""
+
+    __slots__ = ("_began", "_pace", "_paces", "_parts", "_threads", "_token")
+
+    def __init__(self, paces: Paces) -> None:
+        self._paces = paces
+        self._parts = 0
+        self._pace: Pace | None = None
+        self._token: Token[int] | None = None
+
+    def __enter__(self) -> PacedRun:
+        return self
+
+    def on(self, key: Hashable) -> None:
+        """Begin a part of the run; the first one's shape counts."""
+        self._parts += 1
+        most = get_num_threads() if self._parts == 1 else 1
+        if most > 1:
+            self._pace = self._paces.of(key, most)
+            self._threads = self._pace.threads
+            if self._threads < most:
+                self._token = limit.set(self._threads)
+            self._began = time.perf_counter()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        if self._token is not None:
+            limit.reset(self._token)
+        if self._pace is not None and kind is None:
+            self._pace.note(self._threads, (time.perf_counter() - self._began) / self._parts)
