@@ -345,16 +345,16 @@ cdef class Plan:
 
     def run(self):
         """Run all steps with as many threads as the work is worth, without the GIL."""
-        cdef int n = 1
-        if self.work >= PARALLEL_WORK:
-            n = min(threads.get_num_threads(), threads.limit.get())
-        cdef Py_ssize_t apart = <Py_ssize_t>APART if n > 1 and self.scratch > 0 else 0
+        cdef int most = threads.get_num_threads() if self.work >= PARALLEL_WORK else 1
+        cdef int n = min(most, threads.limit.get()) if most > 1 else 1
+        # Memory is that of all threads: a limit, which comes and goes, takes no other.
+        cdef Py_ssize_t apart = <Py_ssize_t>APART if most > 1 and self.scratch > 0 else 0
         # An odd number of cache lines, so that threads of one core do not meet in its cache sets.
         cdef Py_ssize_t stride = ((self.scratch + apart + 63) // 64 | 1) * 64
         cdef Py_ssize_t s = 0, end = 0, t
-        block = Block(self.count * n * sizeof(Share) + stride * n)
+        block = Block(self.count * most * sizeof(Share) + stride * most)
         cdef Share* shares = <Share*><uintptr_t>block.address
-        cdef char* scratch = <char*>(shares + self.count * n)
+        cdef char* scratch = <char*>(shares + self.count * most)
         # A thread that begins late may find all jobs done, for many runs; its scratch memory would
         # cost page faults whenever it does get one.
         cdef bint fresh = n > 1 and block.grows()
