@@ -55,8 +55,17 @@ def test_a_change_of_the_machine_is_followed_both_ways():
         assert ran[-5000:].count(best) > 4900
 
 
+def test_a_trial_without_hope_is_short():
+    ran = run(Pace(2), {1: 2e-3, 2: 1e-3}, 20_000)
+    assert 0 < ran.count(1) < 30
+
+
 def test_long_work_is_given_all_threads():
     assert set(run(Pace(4), {4: 0.03, 2: 1e-3, 1: 1e-3}, 5000)) == {4}
+    pace = Pace(4)
+    assert run(pace, {4: 4e-3, 2: 2e-3, 1: 1e-3}, 1000)[-1] == 1
+    ran = run(pace, {4: 25e-3, 2: 50e-3, 1: 100e-3}, 10_000)
+    assert set(ran[-1000:]) == {4}
 
 
 def test_a_run_that_began_before_a_change_is_not_noted():

@@ -23,7 +23,8 @@ from cycnn.threads import get_num_threads, limit
 _TRIES, _BEFORE = 6, 3
 _FIRST, _LAST = 64, 4096  # runs between two trials: doubled by each that brings nothing
 _GAIN = 0.95  # what a run must take of the time before, to be called quicker
-_LONG = 0.02  # seconds of a run that is worth all threads
+_HOPELESS = 1.3  # of that time: the trial ends
+_LONG = 0.01  # seconds of a run that is worth all threads
 _KEPT = 8  # shapes
 
 
@@ -56,12 +57,18 @@ class Pace:
     def _note(self, seconds: float) -> None:
         self._times = [*self._times[1 - _TRIES :], seconds]
         self._left -= 1
-        if self._left > 0:
+        # Fewer threads are awake from the start: their second run tells.
+        hopeless = (
+            self._tried > self._halvings
+            and self._left <= _BEFORE + _TRIES - 2
+            and seconds > _HOPELESS * self._seconds
+        )
+        if self._left > 0 and not hopeless:
             return
         quickest, self._times = min(self._times), []
         if self._tried == self._halvings:
             self._try(quickest)
-        elif quickest < _GAIN * self._seconds:
+        elif quickest < _GAIN * self._seconds and not hopeless:
             self._halvings = self._tried
             self._left = self._wait = _FIRST
         else:
@@ -69,10 +76,12 @@ class Pace:
             self._left = self._wait = min(2 * self._wait, _LAST)
 
     def _try(self, seconds: float) -> None:
-        """Begin a trial, unless it would take threads from a long run."""
-        if not 0 <= self._halvings + self._more < self._most.bit_length():
+        """Begin a trial, but take no threads from a long run."""
+        if seconds > _LONG:
+            self._more = -1
+        elif not 0 <= self._halvings + self._more < self._most.bit_length():
             self._more = -self._more
-        if self._more > 0 and seconds > _LONG:
+        if self._halvings + self._more < 0:
             self._left = self._wait
         else:
             self._tried = self._halvings + self._more
