@@ -52,6 +52,7 @@ SHOWN = {
 SHORT = ["--seconds", "0.1", "--repeats", "5"]
 ALL = {
     "conv-direct": ["conv", "--algorithm", "direct", "--allocators", "tuned", *SHORT],
+    "conv-cold": ["conv", "--cold", "--allocators", "tuned", *SHORT],
     "conv-auto": ["conv", "--shapes", " 3x3 ", "--allocators", "tuned", *SHORT],
     # The layers that more than one of them computes.
     "algorithms": ["conv", "--auto", "--shapes", " 3x3 ", "--batches", "train", "predict", "one",

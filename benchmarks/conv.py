@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of cycnn; shapes that it cannot compute are left out")  # fmt: skip
     how.add_argument("--auto", action="store_true",
         help="cycnn's algorithms against each other: does auto choose well?")  # fmt: skip
+    add("--cold", action="store_true",
+        help="put other data into the caches before each step; else a step finds what the one "
+        "before left there")  # fmt: skip
     add("--list", action="store_true", help="print the shapes and stop")
 
 
@@ -64,6 +67,8 @@ def run(options: argparse.Namespace) -> Data:
         command, line, measure = "conv", conv_tables.line, _against_peers
         entered = entries(options)
         method += f"; algorithm={options.algorithm}"
+    if options.cold:
+        method += "; other data in the caches before each step"
     with session(command, options, method, entered) as run_:
         print(f"{len(todo)} convolutions, {method}", flush=True)
         for task in todo:
@@ -120,11 +125,11 @@ def _against_peers(
     """cycnn beside those of PyTorch's ways that a short look finds worth it."""
     ours = [c for c in contestants if c.worker is run_.ours]
     peers = [c for c in contestants if c.worker is not run_.ours]
-    chosen = ours + promising(peers, threads, options.seconds)
-    return in_turn(chosen, threads, options.seconds, options.repeats)
+    chosen = ours + promising(peers, threads, options.seconds, options.cold)
+    return in_turn(chosen, threads, options.seconds, options.repeats, options.cold)
 
 
 def _against_each_other(
     contestants: list[Contestant], threads: int, run_: Session, options: argparse.Namespace
 ) -> Blocks:
-    return in_turn(contestants, threads, options.seconds, options.repeats)
+    return in_turn(contestants, threads, options.seconds, options.repeats, options.cold)

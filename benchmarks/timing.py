@@ -84,14 +84,16 @@ class Contestant:
     def name(self) -> str:
         return f"{self.worker.name}, {self.variant}"
 
-    def block(self, threads: int, seconds: float) -> float:
+    def block(self, threads: int, seconds: float, cold: bool = False) -> float:
         dropped = min(DROPPED, seconds / 2)
-        return float(self.worker.call("block", self.variant, threads, seconds, dropped))
+        return float(self.worker.call("block", self.variant, threads, seconds, dropped, cold))
 
 
-def promising(contestants: Sequence[Contestant], threads: int, seconds: float) -> list[Contestant]:
+def promising(
+    contestants: Sequence[Contestant], threads: int, seconds: float, cold: bool = False
+) -> list[Contestant]:
     """Those that a short look finds within 20 % of the fastest."""
-    look = {c: c.block(threads, min(seconds, 2 * DROPPED)) for c in contestants}
+    look = {c: c.block(threads, min(seconds, 2 * DROPPED), cold) for c in contestants}
     return [c for c in contestants if look[c] <= 1.2 * min(look.values())]
 
 
@@ -105,10 +107,11 @@ def take_turns(blocks: Mapping[Name, Callable[[], float]], repeats: int) -> dict
 
 
 def in_turn(
-    contestants: Sequence[Contestant], threads: int, seconds: float, repeats: int
-) -> dict[str, list[float]]:
+    contestants: Sequence[Contestant], threads: int, seconds: float, repeats: int,
+    cold: bool = False,
+) -> dict[str, list[float]]:  # fmt: skip
     """Seconds a step in each block, by contestant."""
-    blocks = {c.name: partial(c.block, threads, seconds) for c in contestants}
+    blocks = {c.name: partial(c.block, threads, seconds, cold) for c in contestants}
     return take_turns(blocks, repeats)
 
 

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+from cold import sweep
 from libraries import Array, library
 from shapes import ConvShape
 
@@ -96,20 +97,26 @@ class Server:
         gc.collect()
         self.library.set_threads(threads)
 
-    def block(self, name: str, threads: int, seconds: float, dropped: float) -> float:
-        """Run steps for `seconds`; mean seconds a step of those begun after the first `dropped`."""
+    def block(self, name: str, threads: int, seconds: float, dropped: float, cold: bool) -> float:
+        """Run steps for `seconds`; mean seconds a step of those begun after the first `dropped`.
+
+        If `cold`, each of these finds other data in the caches.
+        """
         call, now = self.calls[name], time.perf_counter
         self.library.set_threads(threads)
         begin = now()
         while now() < begin + dropped:
             call()
-        steps, start = 0, now()
+        steps, spent = 0, 0.0
         while True:
+            if cold:
+                sweep(threads)
+            start = now()
             call()
-            steps += 1
             end = now()
+            steps, spent = steps + 1, spent + end - start
             if end >= begin + seconds:
-                return (end - start) / steps
+                return spent / steps
 
     def memory(self, name: str, batch: int, way: str, threads: int, steps: int) -> dict[str, float]:
         from footprint import footprint
