@@ -16,6 +16,7 @@ from shapes import ConvShape
 Array = np.ndarray[Any, Any]
 Calls = dict[str, Callable[[], Any]]
 MOMENTUM = 0.9
+SWEPT = 16 << 20  # 64 MB that are read, and as many written
 
 
 class Library(Protocol):
@@ -23,6 +24,10 @@ class Library(Protocol):
         """Versions and instruction sets, for the record."""
 
     def set_threads(self, n: int) -> None: ...
+
+    def other_data(self) -> Callable[[], Any]:
+        """A pass over SWEPT numbers, on all threads: afterwards they are awake, with no other data
+        in their caches."""
 
     def convolution(
         self, shape: ConvShape, direction: str, inputs: dict[str, Array], algorithms: Sequence[str]

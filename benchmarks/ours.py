@@ -8,7 +8,7 @@ from typing import Any
 
 import networks
 import numpy as np
-from libraries import MOMENTUM, Array, Calls
+from libraries import MOMENTUM, SWEPT, Array, Calls
 from shapes import ConvShape
 
 import cycnn
@@ -21,6 +21,9 @@ class Cycnn:
 
     def set_threads(self, n: int) -> None:
         cycnn.set_num_threads(n)
+
+    def other_data(self) -> Callable[[], Array]:
+        return partial(ops.relu, _pooled(np.ones(SWEPT, np.float32)))
 
     def convolution(
         self, shape: ConvShape, direction: str, inputs: dict[str, Array], algorithms: Sequence[str]

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import networks
 import numpy as np
 import torch
 import twins
-from libraries import MOMENTUM, Array, Calls
+from libraries import MOMENTUM, SWEPT, Array, Calls
 from shapes import ConvShape
 from torch.nn import functional
 
@@ -37,6 +38,10 @@ class Torch:
 
     def set_threads(self, n: int) -> None:
         torch.set_num_threads(n)
+
+    def other_data(self) -> Callable[[], torch.Tensor]:
+        data = torch.ones(SWEPT)
+        return partial(torch.add, data, 1.0, out=torch.empty_like(data))
 
     def convolution(
         self, shape: ConvShape, direction: str, inputs: dict[str, Array], algorithms: Sequence[str]

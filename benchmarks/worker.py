@@ -13,11 +13,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-from cold import sweep
 from libraries import Array, library
 from shapes import ConvShape
 
@@ -29,6 +29,10 @@ class Server:
     def __init__(self, name: str) -> None:
         self.name, self.library = name, library(name)
         self.calls: dict[str, Callable[[], Any]] = {}
+
+    @cached_property
+    def sweep(self) -> Callable[[], Any]:
+        return self.library.other_data()
 
     def settings(self) -> dict[str, str]:
         return self.library.settings()
@@ -110,7 +114,7 @@ class Server:
         steps, spent = 0, 0.0
         while True:
             if cold:
-                sweep(threads)
+                self.sweep()
             start = now()
             call()
             end = now()
