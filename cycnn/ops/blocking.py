@@ -269,7 +269,7 @@ def tile_blocks(
     elif rows == h.out:
         planes = _full_tiles(batch * d.out, planes, rows * columns, unit)
     elif len(h.taps) == 1:  # no two windows share a row, which both blocks would copy
-        rows = min(h.out, _full_tiles(h.out, rows, columns, unit))
+        rows = _full_tiles(h.out, rows, columns, unit)
     cut = planes, rows, columns
     return _blocks(batch, axes, cut, _slab(axes, channels, unit, cut))
 
@@ -282,7 +282,7 @@ def _full_tiles(total: int, most: int, pixels: int, unit: SimpleNamespace) -> in
     """
     mr: int = unit.MR
     if pixels == 1:
-        return _round_up(most, mr)
+        return min(total, _round_up(most, mr))
 
     def rows(part: int) -> int:
         full, left = divmod(part * pixels, mr)
