@@ -1,11 +1,12 @@
 # Packing weights in panels of NR columns, the way the register tile reads them.
+from cycnn.kernels.ahead cimport LINE
 from cycnn.kernels.simd cimport NR, VL, prefetch_far, real, vf, vf_load_part, vf_store, vf_zero
 from cycnn.kernels.transpose cimport LANES, transpose
 
 
 cdef enum:
     AHEAD = 2                   # lines of channels: more rows than the processor follows
-    ROWS_AHEAD = 16             # of one line each, likewise
+    ROWS_AHEAD = 16             # of w, where the columns of one are a line: likewise
 
 
 cdef inline void pack_square(
@@ -28,7 +29,7 @@ cdef inline void pack_panel(
     Py_ssize_t columns,         # how many of the NR there are
     real* packed,               # OUT  (channels, NR), columns that are not there are zero
 ) noexcept nogil:
-    cdef Py_ssize_t c, _c, k, first, line
+    cdef Py_ssize_t c, _c, k, first
     if SK == 1:
         for _c in range(channels):
             prefetch_far(w + ROWS_AHEAD * SC)
@@ -40,15 +41,14 @@ cdef inline void pack_panel(
             w = w + SC
             packed = packed + NR
     else:                               # transposed: a line of channels at a time
-        line = 64 // <Py_ssize_t>sizeof(real)
         first = 0
         while first < channels:
             for k in range(columns):
-                prefetch_far(w + k * SK + first + AHEAD * line)
+                prefetch_far(w + k * SK + first + AHEAD * LINE)
             for k in range(2):
                 c = first
-                while c < min(channels, first + line):
+                while c < min(channels, first + <Py_ssize_t>LINE):
                     pack_square(w + k * VL * SK + c, SK, channels - c, columns - k * VL,
                                 packed + c * NR + k * VL)
                     c = c + VL
-            first = first + line
+            first = first + LINE

@@ -18,6 +18,7 @@
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
+from cycnn.kernels.ahead cimport LINE
 from cycnn.kernels.simd cimport (
     MR, VL, real, vf_load, vf_load_part, vf_store, vf_store_part, vf_zero,
 )
@@ -71,9 +72,8 @@ cdef inline Block block_at(const Window* v, Py_ssize_t index) noexcept nogil:
 
 cdef inline void set_channels(const Window* v, Block* b, Py_ssize_t channels) noexcept nogil:
     """Lay the slab out for `channels` channels."""
-    cdef Py_ssize_t line = 64 // sizeof(real)
     b.channels = b.lane = channels
-    b.pitch = ((b.slab_columns * channels + line - 1) // line | 1) * line
+    b.pitch = ((b.slab_columns * channels + LINE - 1) // LINE | 1) * LINE
 
 
 cdef inline void set_lanes(const Window* v, Block* b, Py_ssize_t channels) noexcept nogil:
@@ -81,11 +81,10 @@ cdef inline void set_lanes(const Window* v, Block* b, Py_ssize_t channels) noexc
 
     There is room for the rest of the last vector.
     """
-    cdef Py_ssize_t line = 64 // sizeof(real)
     b.channels = channels
     b.lane = MR
     b.pitch = b.slab_columns * MR
-    b.lane_step = ((b.planes * v.TD * b.slab_rows * b.pitch + VL + line - 1) // line | 1) * line
+    b.lane_step = ((b.planes * v.TD * b.slab_rows * b.pitch + VL + LINE - 1) // LINE | 1) * LINE
 
 
 cdef inline void copy_channels(const real* x, Py_ssize_t channels, real* y) noexcept nogil:

@@ -14,6 +14,7 @@ The input gradient is the same sum over dy, with the taps turned round and w tra
 """
 from libc.stdint cimport int64_t
 
+from cycnn.kernels.ahead cimport LINE
 from cycnn.kernels.packing cimport pack_panel
 from cycnn.kernels.simd cimport (
     MR, NR, VL, prefetch, publish, real, vf, vf_add, vf_load, vf_load_part, vf_max, vf_store,
@@ -129,12 +130,12 @@ cdef void fetch_tiles(
     const WinogradArgs* a, const real* V, Py_ssize_t channels, const real* M, Py_ssize_t columns,
 ) noexcept nogil:
     """Fetch some channels of V, and columns of M, of all tiles of one element into the cache."""
-    cdef Py_ssize_t t, c, line = 64 // sizeof(real)
+    cdef Py_ssize_t t, c
     for t in range(a.count):
-        for c in range(channels // line + 1):
-            prefetch(V + t * a.tiles.pitch + c * line)
-        for c in range(columns // line):
-            prefetch(M + t * a.m_pitch + c * line)
+        for c in range(channels // LINE + 1):
+            prefetch(V + t * a.tiles.pitch + c * LINE)
+        for c in range(columns // LINE):
+            prefetch(M + t * a.m_pitch + c * LINE)
 
 
 cdef void multiply_tiles(

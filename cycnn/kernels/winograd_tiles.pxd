@@ -13,6 +13,7 @@
 # last output have entries too.
 from libc.stdint cimport int64_t
 
+from cycnn.kernels.ahead cimport LINE
 from cycnn.kernels.simd cimport VL, prefetch, real, vf, vf_load, vf_load_part, vf_store
 from cycnn.kernels.winograd_transforms cimport transform_input
 
@@ -96,10 +97,10 @@ cdef inline void fetch_next(
 
     New are the columns right of this tile; their first two rows were read for the tiles above.
     """
-    cdef Py_ssize_t i, j, line = 64 // sizeof(real)
+    cdef Py_ssize_t i, j
     for i in range(2 if EH > 1 else 0, EH):
-        for j in range((EW - 2) * VL // line):
-            prefetch(p[i * EW + EW - 1] + channels + (EW - 2) * c + j * line)
+        for j in range((EW - 2) * VL // LINE):
+            prefetch(p[i * EW + EW - 1] + channels + (EW - 2) * c + j * LINE)
 
 
 cdef struct Part:
