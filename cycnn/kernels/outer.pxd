@@ -3,14 +3,34 @@
 #     dw[i, j] += sum over pixels p of x[offset[p] + i] * dy[p, j]
 #
 # As in tile.pxd, each accumulator is a local variable with a name, and `rows` and `wide` are
-# constants at each call.  What comes next is fetched before each strip of pixels.
+# constants at each call.  What comes next is fetched before each strip of pixels.  The sums of some
+# pixels wait in an array of their own, dense and aligned, until dw gets the last.
 from cycnn.kernels.ahead cimport Ahead, fetch
-from cycnn.kernels.simd cimport MR, NR, VL, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_zero
-from cycnn.kernels.tile cimport ACCUMULATE, finish, start
+from cycnn.kernels.simd cimport (
+    MR, NR, VL, prefetch, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_store, vf_zero,
+)
+from cycnn.kernels.tile cimport ACCUMULATE, finish
 
 
 cdef enum:
     STRIP = 16                  # pixels
+
+
+cdef inline void put(
+    bint wide, vf a, vf b, real* sums, real** dw, Py_ssize_t row, Py_ssize_t column,
+    Py_ssize_t columns,
+) noexcept nogil:
+    """Store a row of a tile: to sums or, where there is a dw, its columns to that."""
+    cdef real* y
+    if dw == NULL:
+        vf_store(sums, a)
+        if wide:
+            vf_store(sums + VL, b)
+    else:
+        y = dw[row] + column
+        finish(y, a, vf_zero(), columns, 0)
+        if wide:
+            finish(y + VL, b, vf_zero(), columns - VL, 0)
 
 
 cdef inline void accumulate_outer(
@@ -21,7 +41,8 @@ cdef inline void accumulate_outer(
     const real* dy,             # IN   at least NR columns for each pixel
     Py_ssize_t step,            # from one pixel of dy to the next
     Ahead* ahead,               # two
-    real** dw,                  # OUT  one pointer per row
+    real* sums,                 # INOUT  (rows, NR), of the pixels before
+    real** dw,                  # OUT  one pointer per row; NULL: not yet, but to sums
     Py_ssize_t column,
     Py_ssize_t columns,
     Py_ssize_t flags,
@@ -34,56 +55,59 @@ cdef inline void accumulate_outer(
     cdef vf b4 = vf_zero(), b5 = vf_zero(), b6 = vf_zero(), b7 = vf_zero()
     cdef vf b8 = vf_zero(), b9 = vf_zero(), ba = vf_zero(), bb = vf_zero()
     cdef vf s, da, db = vf_zero()
-    cdef Py_ssize_t p = 0, end = (pixels - 1) % STRIP + 1
+    cdef Py_ssize_t p = 0, end = (pixels - 1) % STRIP + 1, i
     cdef const real* q
     if flags & ACCUMULATE:
-        a0 = start(dw[0] + column, columns, flags)
+        a0 = vf_load(sums)
         if wide:
-            b0 = start(dw[0] + column + VL, columns - VL, flags)
+            b0 = vf_load(sums + VL)
         if rows > 1:
-            a1 = start(dw[1] + column, columns, flags)
+            a1 = vf_load(sums + NR)
             if wide:
-                b1 = start(dw[1] + column + VL, columns - VL, flags)
+                b1 = vf_load(sums + NR + VL)
         if rows > 2:
-            a2 = start(dw[2] + column, columns, flags)
+            a2 = vf_load(sums + 2 * NR)
             if wide:
-                b2 = start(dw[2] + column + VL, columns - VL, flags)
+                b2 = vf_load(sums + 2 * NR + VL)
         if rows > 3:
-            a3 = start(dw[3] + column, columns, flags)
+            a3 = vf_load(sums + 3 * NR)
             if wide:
-                b3 = start(dw[3] + column + VL, columns - VL, flags)
+                b3 = vf_load(sums + 3 * NR + VL)
         if rows > 4:
-            a4 = start(dw[4] + column, columns, flags)
+            a4 = vf_load(sums + 4 * NR)
             if wide:
-                b4 = start(dw[4] + column + VL, columns - VL, flags)
+                b4 = vf_load(sums + 4 * NR + VL)
         if rows > 5:
-            a5 = start(dw[5] + column, columns, flags)
+            a5 = vf_load(sums + 5 * NR)
             if wide:
-                b5 = start(dw[5] + column + VL, columns - VL, flags)
+                b5 = vf_load(sums + 5 * NR + VL)
         if rows > 6:
-            a6 = start(dw[6] + column, columns, flags)
+            a6 = vf_load(sums + 6 * NR)
             if wide:
-                b6 = start(dw[6] + column + VL, columns - VL, flags)
+                b6 = vf_load(sums + 6 * NR + VL)
         if rows > 7:
-            a7 = start(dw[7] + column, columns, flags)
+            a7 = vf_load(sums + 7 * NR)
             if wide:
-                b7 = start(dw[7] + column + VL, columns - VL, flags)
+                b7 = vf_load(sums + 7 * NR + VL)
         if rows > 8:
-            a8 = start(dw[8] + column, columns, flags)
+            a8 = vf_load(sums + 8 * NR)
             if wide:
-                b8 = start(dw[8] + column + VL, columns - VL, flags)
+                b8 = vf_load(sums + 8 * NR + VL)
         if rows > 9:
-            a9 = start(dw[9] + column, columns, flags)
+            a9 = vf_load(sums + 9 * NR)
             if wide:
-                b9 = start(dw[9] + column + VL, columns - VL, flags)
+                b9 = vf_load(sums + 9 * NR + VL)
         if rows > 10:
-            aa = start(dw[10] + column, columns, flags)
+            aa = vf_load(sums + 10 * NR)
             if wide:
-                ba = start(dw[10] + column + VL, columns - VL, flags)
+                ba = vf_load(sums + 10 * NR + VL)
         if rows > 11:
-            ab = start(dw[11] + column, columns, flags)
+            ab = vf_load(sums + 11 * NR)
             if wide:
-                bb = start(dw[11] + column + VL, columns - VL, flags)
+                bb = vf_load(sums + 11 * NR + VL)
+    if dw != NULL:              # far away, unlike sums
+        for i in range(rows):
+            prefetch(dw[i] + column)
     while p < pixels:
         fetch(ahead)
         fetch(ahead + 1)
@@ -154,62 +178,37 @@ cdef inline void accumulate_outer(
             dy = dy + step
             p = p + 1
         end = end + STRIP
-    da = vf_zero()
-    finish(dw[0] + column, a0, da, columns, 0)
-    if wide:
-        finish(dw[0] + column + VL, b0, da, columns - VL, 0)
+    put(wide, a0, b0, sums, dw, 0, column, columns)
     if rows > 1:
-        finish(dw[1] + column, a1, da, columns, 0)
-        if wide:
-            finish(dw[1] + column + VL, b1, da, columns - VL, 0)
+        put(wide, a1, b1, sums + NR, dw, 1, column, columns)
     if rows > 2:
-        finish(dw[2] + column, a2, da, columns, 0)
-        if wide:
-            finish(dw[2] + column + VL, b2, da, columns - VL, 0)
+        put(wide, a2, b2, sums + 2 * NR, dw, 2, column, columns)
     if rows > 3:
-        finish(dw[3] + column, a3, da, columns, 0)
-        if wide:
-            finish(dw[3] + column + VL, b3, da, columns - VL, 0)
+        put(wide, a3, b3, sums + 3 * NR, dw, 3, column, columns)
     if rows > 4:
-        finish(dw[4] + column, a4, da, columns, 0)
-        if wide:
-            finish(dw[4] + column + VL, b4, da, columns - VL, 0)
+        put(wide, a4, b4, sums + 4 * NR, dw, 4, column, columns)
     if rows > 5:
-        finish(dw[5] + column, a5, da, columns, 0)
-        if wide:
-            finish(dw[5] + column + VL, b5, da, columns - VL, 0)
+        put(wide, a5, b5, sums + 5 * NR, dw, 5, column, columns)
     if rows > 6:
-        finish(dw[6] + column, a6, da, columns, 0)
-        if wide:
-            finish(dw[6] + column + VL, b6, da, columns - VL, 0)
+        put(wide, a6, b6, sums + 6 * NR, dw, 6, column, columns)
     if rows > 7:
-        finish(dw[7] + column, a7, da, columns, 0)
-        if wide:
-            finish(dw[7] + column + VL, b7, da, columns - VL, 0)
+        put(wide, a7, b7, sums + 7 * NR, dw, 7, column, columns)
     if rows > 8:
-        finish(dw[8] + column, a8, da, columns, 0)
-        if wide:
-            finish(dw[8] + column + VL, b8, da, columns - VL, 0)
+        put(wide, a8, b8, sums + 8 * NR, dw, 8, column, columns)
     if rows > 9:
-        finish(dw[9] + column, a9, da, columns, 0)
-        if wide:
-            finish(dw[9] + column + VL, b9, da, columns - VL, 0)
+        put(wide, a9, b9, sums + 9 * NR, dw, 9, column, columns)
     if rows > 10:
-        finish(dw[10] + column, aa, da, columns, 0)
-        if wide:
-            finish(dw[10] + column + VL, ba, da, columns - VL, 0)
+        put(wide, aa, ba, sums + 10 * NR, dw, 10, column, columns)
     if rows > 11:
-        finish(dw[11] + column, ab, da, columns, 0)
-        if wide:
-            finish(dw[11] + column + VL, bb, da, columns - VL, 0)
+        put(wide, ab, bb, sums + 11 * NR, dw, 11, column, columns)
 
 
 cdef inline void accumulate_pairs(
     int rows, bint wide,        # at most MR // 2 rows
     const real* x, const Py_ssize_t* offset, Py_ssize_t pixels,
     const real* dy,             # IN   after an odd number of pixels, NR zeros
-    Py_ssize_t step, Ahead* ahead, real** dw, Py_ssize_t column, Py_ssize_t columns,
-    Py_ssize_t flags,
+    Py_ssize_t step, Ahead* ahead, real* sums, real** dw, Py_ssize_t column,
+    Py_ssize_t columns, Py_ssize_t flags,
 ) noexcept nogil:
     """The same for few rows: even pixels are summed in a_i and b_i, odd ones in c_i and d_i.
 
@@ -225,33 +224,37 @@ cdef inline void accumulate_pairs(
     cdef vf d0 = vf_zero(), d1 = vf_zero(), d2 = vf_zero()
     cdef vf d3 = vf_zero(), d4 = vf_zero(), d5 = vf_zero()
     cdef vf s, da, db = vf_zero()
+    cdef Py_ssize_t i
     cdef const Py_ssize_t* last = offset + pixels
     cdef const Py_ssize_t* end = offset + (pixels - 1) % STRIP + 1
     cdef const real* q
     if flags & ACCUMULATE:
-        a0 = start(dw[0] + column, columns, flags)
+        a0 = vf_load(sums)
         if wide:
-            b0 = start(dw[0] + column + VL, columns - VL, flags)
+            b0 = vf_load(sums + VL)
         if rows > 1:
-            a1 = start(dw[1] + column, columns, flags)
+            a1 = vf_load(sums + NR)
             if wide:
-                b1 = start(dw[1] + column + VL, columns - VL, flags)
+                b1 = vf_load(sums + NR + VL)
         if rows > 2:
-            a2 = start(dw[2] + column, columns, flags)
+            a2 = vf_load(sums + 2 * NR)
             if wide:
-                b2 = start(dw[2] + column + VL, columns - VL, flags)
+                b2 = vf_load(sums + 2 * NR + VL)
         if rows > 3:
-            a3 = start(dw[3] + column, columns, flags)
+            a3 = vf_load(sums + 3 * NR)
             if wide:
-                b3 = start(dw[3] + column + VL, columns - VL, flags)
+                b3 = vf_load(sums + 3 * NR + VL)
         if rows > 4:
-            a4 = start(dw[4] + column, columns, flags)
+            a4 = vf_load(sums + 4 * NR)
             if wide:
-                b4 = start(dw[4] + column + VL, columns - VL, flags)
+                b4 = vf_load(sums + 4 * NR + VL)
         if rows > 5:
-            a5 = start(dw[5] + column, columns, flags)
+            a5 = vf_load(sums + 5 * NR)
             if wide:
-                b5 = start(dw[5] + column + VL, columns - VL, flags)
+                b5 = vf_load(sums + 5 * NR + VL)
+    if dw != NULL:              # far away, unlike sums
+        for i in range(rows):
+            prefetch(dw[i] + column)
     while offset < last:
         fetch(ahead)
         fetch(ahead + 1)
@@ -328,27 +331,14 @@ cdef inline void accumulate_pairs(
             dy = dy + step
             offset = offset + 2
         end = end + STRIP
-    da = vf_zero()
-    finish(dw[0] + column, vf_add(a0, c0), da, columns, 0)
-    if wide:
-        finish(dw[0] + column + VL, vf_add(b0, d0), da, columns - VL, 0)
+    put(wide, vf_add(a0, c0), vf_add(b0, d0), sums, dw, 0, column, columns)
     if rows > 1:
-        finish(dw[1] + column, vf_add(a1, c1), da, columns, 0)
-        if wide:
-            finish(dw[1] + column + VL, vf_add(b1, d1), da, columns - VL, 0)
+        put(wide, vf_add(a1, c1), vf_add(b1, d1), sums + NR, dw, 1, column, columns)
     if rows > 2:
-        finish(dw[2] + column, vf_add(a2, c2), da, columns, 0)
-        if wide:
-            finish(dw[2] + column + VL, vf_add(b2, d2), da, columns - VL, 0)
+        put(wide, vf_add(a2, c2), vf_add(b2, d2), sums + 2 * NR, dw, 2, column, columns)
     if rows > 3:
-        finish(dw[3] + column, vf_add(a3, c3), da, columns, 0)
-        if wide:
-            finish(dw[3] + column + VL, vf_add(b3, d3), da, columns - VL, 0)
+        put(wide, vf_add(a3, c3), vf_add(b3, d3), sums + 3 * NR, dw, 3, column, columns)
     if rows > 4:
-        finish(dw[4] + column, vf_add(a4, c4), da, columns, 0)
-        if wide:
-            finish(dw[4] + column + VL, vf_add(b4, d4), da, columns - VL, 0)
+        put(wide, vf_add(a4, c4), vf_add(b4, d4), sums + 4 * NR, dw, 4, column, columns)
     if rows > 5:
-        finish(dw[5] + column, vf_add(a5, c5), da, columns, 0)
-        if wide:
-            finish(dw[5] + column + VL, vf_add(b5, d5), da, columns - VL, 0)
+        put(wide, vf_add(a5, c5), vf_add(b5, d5), sums + 5 * NR, dw, 5, column, columns)

@@ -5,11 +5,14 @@
 
 A job sums one chunk of pixel blocks for one block of channels and some panels of kernels: it copies
 the input under a block into a slab (window.pxd), often in lanes of MR channels, and dy into panels
-of NR columns, unless they can be read where they are, and adds their product to its part of dweight
-in register tiles, the pixels running inside.  Where dweight has too few parts for all threads, the
-pixels are cut in S chunks (a number that follows from the shape alone), each with a partial sum of
-its own, added up in order by `sum_partials`.  Of a 1x1 kernel, x and dy may change places; the
-partial sums are then transposed.
+of NR columns, unless they can be read where they are, and adds their product to its sums in
+register tiles, the pixels running inside.  The last block writes what has been summed to dweight;
+until then the sums are the job's own, panel by panel.  (In dweight, parts of other threads lie
+between its rows, a cache line or two away, and whoever fetches ahead fetches those.)
+
+Where dweight has too few parts for all threads, the pixels are cut in S chunks (a number that
+follows from the shape alone), each with a partial sum of its own, added up in order by
+`sum_partials`.  Of a 1x1 kernel, x and dy may change places; the partial sums are then transposed.
 
 Loop nest of a job:  block of pixels > panel of NR kernels > lane > run of taps > tile of MR rows >
 pixels.
@@ -44,7 +47,7 @@ cdef struct WeightGradientArgs:
     Py_ssize_t in_place         # 1: full panels of dy are read where they are
     Py_ssize_t swapped          # 1: x and dy have changed places, for a matrix product
     Py_ssize_t lanes            # 1: the slab is in lanes
-    Py_ssize_t at_taps, at_rows, at_dy, at_spare, at_slab   # bytes into scratch
+    Py_ssize_t at_taps, at_rows, at_dy, at_spare, at_slab, at_sums  # bytes into scratch
 
 
 cdef void list_pixels(const Block* b, const Windows* at, Py_ssize_t* offset) noexcept nogil:
@@ -93,62 +96,65 @@ cdef void sum_columns(
 cdef inline void tile(
     bint wide, const real* x, const Py_ssize_t* offset, Py_ssize_t pixels, Py_ssize_t rows,
     const real* dy, Py_ssize_t step, Ahead* ahead,
-    real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
+    real* sums, real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
 ) noexcept nogil:
     """Add the products of at most MR rows, in the lowest tile that holds them."""
     if rows > 2 * (MR // 3):
         accumulate_outer(
-            MR, wide, x, offset, pixels, dy, step, ahead, dw, column, columns, flags)
+            MR, wide, x, offset, pixels, dy, step, ahead, sums, dw, column, columns, flags)
     elif rows > MR // 2:
         accumulate_outer(
-            2 * (MR // 3), wide, x, offset, pixels, dy, step, ahead, dw, column, columns, flags)
+            2 * (MR // 3), wide, x, offset, pixels, dy, step, ahead, sums, dw, column, columns,
+            flags)
     elif rows > MR // 3:
         accumulate_pairs(
-            MR // 2, wide, x, offset, pixels, dy, step, ahead, dw, column, columns, flags)
+            MR // 2, wide, x, offset, pixels, dy, step, ahead, sums, dw, column, columns, flags)
     else:
         accumulate_pairs(
-            MR // 3, wide, x, offset, pixels, dy, step, ahead, dw, column, columns, flags)
+            MR // 3, wide, x, offset, pixels, dy, step, ahead, sums, dw, column, columns, flags)
 
 
 cdef void tiles(
     const real* x, const Py_ssize_t* offset, Py_ssize_t pixels, Py_ssize_t rows,
     const real* dy, Py_ssize_t step, Ahead* ahead,
-    real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
+    real* sums, real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
 ) noexcept nogil:
     """Add the products of `rows` consecutive inputs of each window with one panel of dy."""
     cdef Py_ssize_t i = 0
     while i < rows:
         if columns > VL:
             tile(True, x + i, offset, pixels, rows - i, dy, step, ahead,
-                 dw + i, column, columns, flags)
+                 sums + i * NR, NULL if dw == NULL else dw + i, column, columns, flags)
         else:
             tile(False, x + i, offset, pixels, rows - i, dy, step, ahead,
-                 dw + i, column, columns, flags)
+                 sums + i * NR, NULL if dw == NULL else dw + i, column, columns, flags)
         i = i + MR
 
 
-cdef void list_rows(
+cdef Py_ssize_t list_rows(
     const WeightGradientArgs* a, Py_ssize_t merged, Py_ssize_t channel, Py_ssize_t channels,
     real* dweight, real* spare, real** rows,
 ) noexcept nogil:
     """Write where each row (tap, channel) is in dweight, in the order of the loops.
 
-    The rows of a run of taps are filled up to a multiple of MR.
+    The rows of a run of taps are filled up to a multiple of MR.  Return how many there are.
     """
     cdef const Window* v = &a.window
     cdef Py_ssize_t lane = MR if a.lanes else channels, C = v.C // a.groups, first = 0, t, u, c, i
+    cdef Py_ssize_t count = 0
     while first < channels:
         for t in range(v.TD * v.TH * v.TW // merged):
             i = 0
             for u in range(t * merged, (t + 1) * merged):
                 for c in range(first, min(first + lane, channels)):
-                    rows[i] = dweight + (u * C + channel + c) * a.K
+                    rows[count + i] = dweight + (u * C + channel + c) * a.K
                     i = i + 1
             while i % MR:
-                rows[i] = spare
+                rows[count + i] = spare
                 i = i + 1
-            rows = rows + i
+            count = count + i
         first = first + lane
+    return count
 
 
 cdef void list_taps(
@@ -212,7 +218,7 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
     cdef Py_ssize_t merged = v.TW if rows_merge(v) and not a.lanes else 1, runs = T // merged
     cdef Py_ssize_t lane = MR if a.lanes else channels, lanes = (channels + lane - 1) // lane
     cdef Py_ssize_t first = split * a.panels, last = min(all_panels, first + a.panels)
-    cdef Py_ssize_t i, t, p, pixels, columns, flags, strips, width
+    cdef Py_ssize_t i, t, p, pixels, columns, flags, strips, width, count, row
     cdef Ahead[2] ahead         # of the next block, dy and x
     cdef const real* dy
     cdef const real* panel
@@ -220,14 +226,14 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
     cdef Py_ssize_t* offset = <Py_ssize_t*>scratch
     cdef Py_ssize_t* taps = <Py_ssize_t*>(scratch + a.at_taps)
     cdef real** rows = <real**>(scratch + a.at_rows)
-    cdef real** r
+    cdef real* sums = <real*>(scratch + a.at_sums)
     cdef real* packed = <real*>(scratch + a.at_dy)
     cdef real* slab = <real*>(scratch + a.at_slab)
     cdef Block b, listed
     cdef Windows at
     listed.planes = listed.rows = listed.columns = 0
-    list_rows(a, merged, c, channels, a.dweight + chunk * T * C * a.K + g * K,
-              <real*>(scratch + a.at_spare), rows)
+    count = list_rows(a, merged, c, channels, a.dweight + chunk * T * C * a.K + g * K,
+                      <real*>(scratch + a.at_spare), rows)
     flags = 0
     while index < end:
         b = block_at(v, index)
@@ -268,13 +274,14 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
             if a.dbias != NULL and not a.swapped and cb == 0:
                 sum_columns(panel, step, pixels, columns, flags == 0,
                             a.dbias + chunk * a.K + g * K + p * NR)
-            r = rows
+            row = 0
             for i in range(lanes):
                 width = merged * min(lane, channels - i * lane)
                 for t in range(runs):
                     tiles(at.origin + i * b.lane_step + taps[t], offset, pixels, width, panel,
-                          step, ahead, r, p * NR, columns, flags)
-                    r = r + (width + MR - 1) // MR * MR
+                          step, ahead, sums + ((p - first) * count + row) * NR,
+                          rows + row if index + 1 == end else NULL, p * NR, columns, flags)
+                    row = row + (width + MR - 1) // MR * MR
         flags = ACCUMULATE
         index = index + 1
 
@@ -338,7 +345,7 @@ JOBS = {
         "x* offset* source* D H W C OD OH OW SD SH SW TD TH TW LD LH LW "
         "planes block_planes block_rows block_columns copy "
         "dy* dweight* dbias* K groups channel_block blocks chunks panels in_place swapped "
-        "lanes at_taps at_rows at_dy at_spare at_slab")),
+        "lanes at_taps at_rows at_dy at_spare at_slab at_sums")),
     "sum_partials": publish(<void*>sum_partials, sizeof(SumPartialsArgs),
                             "partial* total* count size block"),
     "sum_transposed": publish(<void*>sum_transposed, sizeof(SumTransposedArgs),

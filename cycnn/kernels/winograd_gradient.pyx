@@ -37,7 +37,7 @@ cdef struct GradientArgs:
     Py_ssize_t panels           # of NR kernels, in one job
     Py_ssize_t g_element        # elements from one element of a tile of dy to the next
     Py_ssize_t sum_element, sum_panel           # likewise in the accumulator
-    Py_ssize_t at_sum, at_dy, at_v, at_g, at_accumulator        # bytes into scratch
+    Py_ssize_t at_dy, at_v, at_g, at_accumulator        # bytes into scratch
 
 
 cdef inline void output_gradient_vector(
@@ -113,27 +113,26 @@ cdef void transform_panel(
 
 cdef inline void accumulate_rows(
     int rows, bint wide, const real* x, const Py_ssize_t* offset, Py_ssize_t count, const real* g,
-    real** sum, Py_ssize_t column, Py_ssize_t flags,
+    real* sum, Py_ssize_t flags,
 ) noexcept nogil:
     cdef Ahead[2] none          # x and g are in the cache
     none[0].times = none[1].times = 0
-    accumulate_outer(rows, wide, x, offset, count, g, NR, none, sum, column, NR if wide else VL,
-                     flags)
+    accumulate_outer(rows, wide, x, offset, count, g, NR, none, sum, NULL, 0, 0, flags)
 
 
 cdef inline void accumulate_panel(
     bint wide, const real* x, const Py_ssize_t* offset, Py_ssize_t count, Py_ssize_t rows,
-    const real* g, real** sum, Py_ssize_t column, Py_ssize_t flags,
+    const real* g, real* sum, Py_ssize_t flags,
 ) noexcept nogil:
-    """sum[i][column + j] (+)= sum over t of x[offset[t] + i] * g[t, j], for `rows` rows i."""
+    """sum[i, j] (+)= sum over t of x[offset[t] + i] * g[t, j], for `rows` rows i."""
     cdef Py_ssize_t i = 0
     while i < rows:
         if rows - i > 2 * (MR // 3):
-            accumulate_rows(MR, wide, x + i, offset, count, g, sum + i, column, flags)
+            accumulate_rows(MR, wide, x + i, offset, count, g, sum + i * NR, flags)
         elif rows - i > MR // 3:
-            accumulate_rows(2 * (MR // 3), wide, x + i, offset, count, g, sum + i, column, flags)
+            accumulate_rows(2 * (MR // 3), wide, x + i, offset, count, g, sum + i * NR, flags)
         else:
-            accumulate_rows(MR // 3, wide, x + i, offset, count, g, sum + i, column, flags)
+            accumulate_rows(MR // 3, wide, x + i, offset, count, g, sum + i * NR, flags)
         i = i + MR
 
 
@@ -187,13 +186,13 @@ cdef void winograd_gradient(const void* args, Py_ssize_t job, char* scratch) noe
     cdef Py_ssize_t rest = job // splits, chunk = rest // (v.TD * blocks)
     cdef Py_ssize_t taps = 3 if v.EH == 1 else 9
     cdef Py_ssize_t t = chunk * a.number // a.chunks, end = (chunk + 1) * a.number // a.chunks
-    cdef Py_ssize_t i, k, e, column, count, flags = 0
+    cdef Py_ssize_t i, k, e, count, flags = 0
     cdef Py_ssize_t* offset = <Py_ssize_t*>scratch      # of each tile in V
-    cdef real** sum = <real**>(scratch + a.at_sum)
     cdef const real** dy = <const real**>(scratch + a.at_dy)
     cdef real* V = <real*>(scratch + a.at_v)
     cdef real* g = <real*>(scratch + a.at_g)
     cdef real* accumulator = <real*>(scratch + a.at_accumulator)
+    cdef real* sum
     cdef real* dbias = NULL
     cdef Part part
     part.td = rest // blocks % v.TD
@@ -206,8 +205,6 @@ cdef void winograd_gradient(const void* args, Py_ssize_t job, char* scratch) noe
             dbias[k] = 0
     for i in range(a.block):
         offset[i] = i * v.pitch
-    for i in range((part.channels + MR - 1) // MR * MR):
-        sum[i] = accumulator + i * NR
     while t < end:
         count = min(a.block, end - t)
         transform_tiles(v, a.x, t, count, &part, V)
@@ -216,13 +213,13 @@ cdef void winograd_gradient(const void* args, Py_ssize_t job, char* scratch) noe
         while k < last:
             transform_panel(a, dy, count, k, g, dbias)
             for e in range(v.EH * v.EW):
-                column = (k - first) // NR * a.sum_panel + e * a.sum_element
+                sum = accumulator + (k - first) // NR * a.sum_panel + e * a.sum_element
                 if a.K - k > VL:
                     accumulate_panel(True, V + e * v.element, offset, count, part.channels,
-                                     g + e * a.g_element, sum, column, flags)
+                                     g + e * a.g_element, sum, flags)
                 else:
                     accumulate_panel(False, V + e * v.element, offset, count, part.channels,
-                                     g + e * a.g_element, sum, column, flags)
+                                     g + e * a.g_element, sum, flags)
             k = k + NR
         flags = ACCUMULATE
         t = t + count
@@ -234,5 +231,5 @@ JOBS = {
     "winograd_gradient": publish(<void*>winograd_gradient, sizeof(GradientArgs), (
         "source* offset* zeros* D H W C OD OH OW SD TD LD LH rows columns EH EW pitch element "
         "x* dy* dweight* dbias* K number chunks block channel_block panels "
-        "g_element sum_element sum_panel at_sum at_dy at_v at_g at_accumulator")),
+        "g_element sum_element sum_panel at_dy at_v at_g at_accumulator")),
 }

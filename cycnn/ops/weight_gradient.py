@@ -232,6 +232,9 @@ def _weight_gradient(p: Problem, threads: int) -> _WeightSum:
     at_dy = scratch.take(((blocks.pixels + 1) * unit.NR + unit.MR) * unit.itemsize)
     at_spare = scratch.take((m.filters + unit.NR) * unit.itemsize)
     at_slab = scratch.take((blocks.slab + unit.MR) * unit.itemsize if m.copy else 0)
+    # Rows whose sums wait for the next block, if there is one.
+    rows = p.taps * _round_up(channel_block, unit.MR) if blocks.number > order.chunks else 0
+    at_sums = scratch.take(rows * panels * unit.NR * unit.itemsize)
     slots = blocking.window_slots(m.batch, m.axes, blocks, m.channels * m.groups, m.copy)
     slots |= {
         "K": m.filters * m.groups, "groups": m.groups,
@@ -239,7 +242,7 @@ def _weight_gradient(p: Problem, threads: int) -> _WeightSum:
         "panels": panels, "in_place": _in_place(m, blocks.pixels, unit), "swapped": m.swapped,
         "lanes": m.lanes,
         "at_taps": at_taps, "at_rows": at_rows, "at_dy": at_dy, "at_spare": at_spare,
-        "at_slab": at_slab,
+        "at_slab": at_slab, "at_sums": at_sums,
         "scratch": scratch.size, "work": p.work + 2.0 * unit.itemsize * weights,
     }  # fmt: skip
     return _WeightSum(unit.weight_gradient.bind(jobs, **slots), order.chunks, m.swapped)

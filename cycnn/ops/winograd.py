@@ -356,7 +356,6 @@ def _weight_gradient(p: Problem, outputs: int, threads: int) -> WeightGradient:
         "pitch": pitch, "element": element, "K": p.filters, "number": t.number, "chunks": chunks,
         "block": block, "channel_block": channels, "panels": part, "g_element": g_element,
         "sum_element": sum_element, "sum_panel": sum_panel,
-        "at_sum": scratch.take(8 * rows),
         "at_dy": scratch.take(8 * 16 * block),
         "at_v": scratch.take((t.elements * element + unit.MR) * unit.itemsize),
         "at_g": scratch.take(t.elements * g_element * unit.itemsize),
