@@ -16,7 +16,8 @@ second thread.
 from cycnn.kernels.ahead cimport Ahead
 from cycnn.kernels.outer cimport accumulate_outer
 from cycnn.kernels.simd cimport (
-    MR, NR, VL, publish, real, vf, vf_add, vf_load, vf_load_part, vf_store, vf_store_part, vf_zero,
+    MR, NR, VL, prefetch, publish, real, vf, vf_add, vf_load, vf_load_part, vf_store, vf_store_part,
+    vf_zero,
 )
 from cycnn.kernels.tile cimport ACCUMULATE
 from cycnn.kernels.winograd_tiles cimport Part, Place, Tiles, place_of, transform_tiles
@@ -91,8 +92,13 @@ cdef inline void output_gradient_panel(
     Py_ssize_t element, real* dbias,
 ) noexcept nogil:
     """g[e, t, j] = (A dy A^T)[e] of tile t, kernel k + j."""
-    cdef Py_ssize_t outputs = (EH - 2 if EH > 1 else 1) * (EW - 2), t
+    cdef Py_ssize_t outputs = (EH - 2 if EH > 1 else 1) * (EW - 2), t, i
+    cdef const real** ahead
     for t in range(count):
+        # A line of each pixel of the tile after next: strides of K are not foreseen.
+        ahead = dy + min(t + 2, count - 1) * outputs
+        for i in range(outputs):
+            prefetch(ahead[i] + k)
         output_gradient_vector(EH, EW, dy + t * outputs, k, K - k, g + t * NR, element, dbias)
         if K - k > VL:
             output_gradient_vector(EH, EW, dy + t * outputs, k + VL, K - k - VL,
