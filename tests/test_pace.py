@@ -26,18 +26,18 @@ def run(pace, seconds, runs):
 def test_work_that_one_thread_does_quicker_is_left_to_one():
     ran = run(Pace(2), {1: 1e-3, 2: 2e-3}, 10_000)
     assert set(ran[:64]) == {2}
-    assert ran.count(2) < 200
-    assert set(ran[-1000:]) == {1}
+    assert ran.count(2) < 250
+    assert ran[-1000:].count(2) < 20
 
 
 def test_work_that_two_threads_do_quicker_keeps_both():
     ran = run(Pace(2), {1: 1.2e-3, 2: 1e-3}, 20_000)
-    assert ran.count(1) < 100
+    assert ran.count(1) < 250
 
 
 def test_a_little_quicker_is_not_worth_a_change():
     ran = run(Pace(2), {1: 0.96e-3, 2: 1e-3}, 10_000)
-    assert ran.count(1) < 100
+    assert ran.count(1) < 150
 
 
 def test_the_best_of_many_numbers_of_threads_is_found():
@@ -57,7 +57,7 @@ def test_a_change_of_the_machine_is_followed_both_ways():
 
 def test_a_trial_without_hope_is_short():
     ran = run(Pace(2), {1: 2e-3, 2: 1e-3}, 20_000)
-    assert 0 < ran.count(1) < 30
+    assert 0 < ran.count(1) < 60
 
 
 def test_long_work_is_given_all_threads():
@@ -66,6 +66,20 @@ def test_long_work_is_given_all_threads():
     assert run(pace, {4: 4e-3, 2: 2e-3, 1: 1e-3}, 1000)[-1] == 1
     ran = run(pace, {4: 25e-3, 2: 50e-3, 1: 100e-3}, 10_000)
     assert set(ran[-1000:]) == {4}
+
+
+def test_short_work_that_others_slow_down_is_tried_on_fewer_threads_at_once():
+    quiet, crowded = {1: 1.5e-3, 2: 1e-3}, {1: 3e-3, 2: 24e-3}
+    pace = Pace(2)
+    assert run(pace, quiet, 20_000)[-1000:].count(1) < 10
+    assert run(pace, crowded, 2000).count(2) < 100  # most of them up to the first trial
+    assert run(pace, quiet, 2000)[1024:].count(1) < 20
+
+
+def test_work_that_stays_slow_is_not_tried_again_and_again():
+    pace = Pace(2)
+    run(pace, {1: 1.5e-3, 2: 1e-3}, 1000)
+    assert run(pace, {1: 8e-3, 2: 5e-3}, 10_000).count(1) < 30
 
 
 def test_a_run_that_began_before_a_change_is_not_noted():

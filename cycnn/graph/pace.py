@@ -2,9 +2,10 @@
 
 Two threads that share a cache may halve the time of a small step.  Two that do not may double it:
 what one has written, the other must fetch from far away.  Which of the two holds is not known
-beforehand, and can change while a program runs, where a virtual machine's processors are moved.  So
-it is tried out: now and then a few runs take half or twice as many threads as those before, and
-what was quicker stays.  No bit of a result depends on it.
+beforehand, and can change while a program runs: where a virtual machine's processors are moved, or
+where other programs want them too, so that threads wait for one that is not running.  So it is
+tried out: now and then, and when runs become much slower, a few take half or twice as many threads
+as those before, and what was quicker stays.  No bit of a result depends on it.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from cycnn.threads import get_num_threads, limit
 # Runs of a trial, the quickest of which counts.  Some more come before, in which threads wake up
 # and what they read moves to their caches.
 _TRIES, _BEFORE = 6, 3
-_FIRST, _LAST = 64, 4096  # runs between two trials: doubled by each that brings nothing
+_FIRST, _LAST = 64, 1024  # runs between two trials: doubled by each that brings nothing
 _GAIN = 0.95  # what a run must take of the time before, to be called quicker
-_HOPELESS = 1.3  # of that time: the trial ends
+_HOPELESS = 1.3  # of that time, on fewer threads: the trial ends
+_SLOW = 3.0  # the same on more; of the quickest run since the last trial: something has changed
 _LONG = 0.01  # seconds of a run that is worth all threads
 _KEPT = 8  # shapes
 
@@ -36,6 +38,7 @@ class Pace:
         self._halvings = self._tried = 0  # of the number of threads: now, and in the next run
         self._more = 1  # halvings, at the next trial
         self._seconds = math.inf  # of a run before the trial
+        self._quick = math.inf  # of the quickest since then
         self._left = self._wait = _FIRST  # runs up to the next change, and to the next trial
         self._times: list[float] = []
         self._lock = Lock()
@@ -57,11 +60,16 @@ class Pace:
     def _note(self, seconds: float) -> None:
         self._times = [*self._times[1 - _TRIES :], seconds]
         self._left -= 1
+        if self._tried == self._halvings:
+            self._quick = min(self._quick, seconds)
+            if min(self._times) > _SLOW * self._quick and self._wait - self._left >= _FIRST:
+                self._left = 0
         # Fewer threads are awake from the start: their second run tells.
+        hope = _HOPELESS if self._tried > self._halvings else _SLOW
         hopeless = (
-            self._tried > self._halvings
+            self._tried != self._halvings
             and self._left <= _BEFORE + _TRIES - 2
-            and seconds > _HOPELESS * self._seconds
+            and seconds > hope * self._seconds
         )
         if self._left > 0 and not hopeless:
             return
@@ -69,15 +77,17 @@ class Pace:
         if self._tried == self._halvings:
             self._try(quickest)
         elif quickest < _GAIN * self._seconds and not hopeless:
+            self._quick = quickest
             self._halvings = self._tried
             self._left = self._wait = _FIRST
         else:
+            self._quick = self._seconds
             self._tried, self._more = self._halvings, -self._more
             self._left = self._wait = min(2 * self._wait, _LAST)
 
     def _try(self, seconds: float) -> None:
         """Begin a trial, but take no threads from a long run."""
-        if seconds > _LONG:
+        if self._quick > _LONG:
             self._more = -1
         elif not 0 <= self._halvings + self._more < self._most.bit_length():
             self._more = -self._more
