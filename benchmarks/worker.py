@@ -101,7 +101,9 @@ class Server:
         gc.collect()
         self.library.set_threads(threads)
 
-    def block(self, name: str, threads: int, seconds: float, dropped: float, cold: bool) -> float:
+    def block(
+        self, name: str, threads: int, seconds: float, dropped: float, cold: bool = False
+    ) -> float:
         """Run steps for `seconds`; mean seconds a step of those begun after the first `dropped`.
 
         If `cold`, each of these finds other data in the caches.

@@ -302,22 +302,32 @@ def test_sizes_on_disk():
     assert sizes["package"] > sum(module.stat().st_size for module in modules)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the method needs Linux")
-def test_a_short_run(tmp_path):
-    file = tmp_path / "train.json"
-    command = [sys.executable, FOLDER / "compare.py", "train", "--networks", "LeNet-28", "--batch"]
-    command += ["2", "--threads", "1", "--seconds", "0.01", "--repeats", "2", "--allocators"]
-    command += ["default", "--json", file]
+def short_run(file, command, *options):
+    """Return the measurements of one thread by a command of compare.py, and what it printed."""
+    given = ["--threads", "1", "--seconds", "0.01", "--repeats", "2", "--allocators", "default"]
     where = str(Path(cycnn.__file__).parents[1])  # so that it imports the same cycnn
     paths = os.pathsep.join(filter(None, [where, os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
-        command,
+        [sys.executable, FOLDER / "compare.py", command, *options, *given, "--json", file],
         env={**os.environ, "PYTHONPATH": paths},
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (measured,) = session.read(file)["measurements"]
+    return session.read(file)["measurements"], done.stdout
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the method needs Linux")
+def test_a_short_run_against_peers(tmp_path):
+    given = ["--networks", "LeNet-28", "--batch", "2"]
+    (measured,), printed = short_run(tmp_path / "train.json", "train", *given)
     assert len(measured["blocks"]["cycnn, channels last"]) == 2
-    assert len(measured["blocks"]) == 3 or "missing peer" in done.stdout
+    assert len(measured["blocks"]) == 3 or "missing peer" in printed
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the method needs Linux")
+def test_a_short_run_without_peers(tmp_path):
+    measured, _ = short_run(tmp_path / "passes.json", "passes")
+    assert len(measured) == len(benchmark("ours").passes())
+    assert {len(m["blocks"]) for m in measured} == {2}
