@@ -58,6 +58,7 @@ BLOCK = 500.0  # a block of pixels
 JOB = 1000.0
 LATE = 0.03  # of a job, by which the last thread is late
 ADD = 7.0  # a vector of a partial sum
+ADDING = 5000.0  # another step of the plan
 TURN = 3.5  # an element of dweight, transposed
 # Lines of one set that stay in the first-level cache.
 WAYS = 8
@@ -171,10 +172,11 @@ def _times(
     job = blocks.number / parts * block + JOB
     longest = -(-blocks.number // parts) * block + JOB
     size = math.prod(m.taps) * m.channels * m.filters * m.groups
-    adding = ADD * size / unit.VL * parts * ((parts > 1) | m.swapped) + TURN * size * m.swapped
+    adding = ADD * size / unit.VL * parts / threads + ADDING
     times: npt.NDArray[np.float64] = (
-        (-(-jobs // threads) - 1) * job + longest + LATE * job * (threads > 1) + adding / threads
-    )
+        (-(-jobs // threads) - 1) * job + longest + LATE * job * (threads > 1)
+        + np.where((parts > 1) | m.swapped, adding, 0) + TURN * size * m.swapped / threads
+    )  # fmt: skip
     return times
 
 
