@@ -26,18 +26,18 @@ def run(pace, seconds, runs):
 def test_work_that_one_thread_does_quicker_is_left_to_one():
     ran = run(Pace(2), {1: 1e-3, 2: 2e-3}, 10_000)
     assert set(ran[:64]) == {2}
-    assert ran.count(2) < 250
-    assert ran[-1000:].count(2) < 20
+    assert ran.count(2) < 200
+    assert set(ran[-1000:]) == {1}
 
 
 def test_work_that_two_threads_do_quicker_keeps_both():
     ran = run(Pace(2), {1: 1.2e-3, 2: 1e-3}, 20_000)
-    assert ran.count(1) < 250
+    assert ran.count(1) < 100
 
 
 def test_a_little_quicker_is_not_worth_a_change():
     ran = run(Pace(2), {1: 0.96e-3, 2: 1e-3}, 10_000)
-    assert ran.count(1) < 150
+    assert ran.count(1) < 100
 
 
 def test_the_best_of_many_numbers_of_threads_is_found():
@@ -57,7 +57,7 @@ def test_a_change_of_the_machine_is_followed_both_ways():
 
 def test_a_trial_without_hope_is_short():
     ran = run(Pace(2), {1: 2e-3, 2: 1e-3}, 20_000)
-    assert 0 < ran.count(1) < 60
+    assert 0 < ran.count(1) < 30
 
 
 def test_long_work_is_given_all_threads():

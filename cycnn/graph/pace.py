@@ -22,10 +22,12 @@ from cycnn.threads import get_num_threads, limit
 # Runs of a trial, the quickest of which counts.  Some more come before, in which threads wake up
 # and what they read moves to their caches.
 _TRIES, _BEFORE = 6, 3
-_FIRST, _LAST = 64, 1024  # runs between two trials: doubled by each that brings nothing
+# Runs between two trials: doubled by each that brings nothing, up to the second number, or to the
+# third while a slow machine is why there are fewer threads.
+_FIRST, _LAST, _SOON = 64, 4096, 1024
 _GAIN = 0.95  # what a run must take of the time before, to be called quicker
 _HOPELESS = 1.3  # of that time, on fewer threads: the trial ends
-_SLOW = 3.0  # the same on more; of the quickest run since the last trial: something has changed
+_SLOW = 3.0  # the same on more; and of the quickest run since the last trial: try at once
 _LONG = 0.01  # seconds of a run that is worth all threads
 _KEPT = 8  # shapes
 
@@ -38,8 +40,10 @@ class Pace:
         self._halvings = self._tried = 0  # of the number of threads: now, and in the next run
         self._more = 1  # halvings, at the next trial
         self._seconds = math.inf  # of a run before the trial
-        self._quick = math.inf  # of the quickest since then
+        self._quick = math.inf  # of the quickest run since the last trial
+        self._slow = False  # whether slow runs began the trial
         self._left = self._wait = _FIRST  # runs up to the next change, and to the next trial
+        self._longest = _LAST  # of the waits
         self._times: list[float] = []
         self._lock = Lock()
 
@@ -62,7 +66,9 @@ class Pace:
         self._left -= 1
         if self._tried == self._halvings:
             self._quick = min(self._quick, seconds)
-            if min(self._times) > _SLOW * self._quick and self._wait - self._left >= _FIRST:
+            late = self._wait - self._left >= _FIRST
+            self._slow = late and min(self._times) > _SLOW * self._quick
+            if self._slow:
                 self._left = 0
         # Fewer threads are awake from the start: their second run tells.
         hope = _HOPELESS if self._tried > self._halvings else _SLOW
@@ -80,10 +86,11 @@ class Pace:
             self._quick = quickest
             self._halvings = self._tried
             self._left = self._wait = _FIRST
+            self._longest = _SOON if self._slow else _LAST
         else:
             self._quick = self._seconds
             self._tried, self._more = self._halvings, -self._more
-            self._left = self._wait = min(2 * self._wait, _LAST)
+            self._left = self._wait = min(2 * self._wait, self._longest)
 
     def _try(self, seconds: float) -> None:
         """Begin a trial, but take no threads from a long run."""
