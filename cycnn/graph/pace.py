@@ -23,7 +23,7 @@ from cycnn.threads import get_num_threads, limit
 # and what they read moves to their caches.
 _TRIES, _BEFORE = 6, 3
 # Runs between two trials: doubled by each that brings nothing, up to the second number, or to the
-# third while a slow machine is why there are fewer threads.
+# third after a trial that slow runs began.
 _FIRST, _LAST, _SOON = 64, 4096, 1024
 _GAIN = 0.95  # what a run must take of the time before, to be called quicker
 _HOPELESS = 1.3  # of that time, on fewer threads: the trial ends
@@ -82,7 +82,10 @@ class Pace:
         quickest, self._times = min(self._times), []
         if self._tried == self._halvings:
             self._try(quickest)
-        elif quickest < _GAIN * self._seconds and not hopeless:
+            return
+        if self._slow:
+            self._wait, self._longest = _FIRST, _SOON
+        if quickest < _GAIN * self._seconds and not hopeless:
             self._quick = quickest
             self._halvings = self._tried
             self._left = self._wait = _FIRST
