@@ -19,6 +19,7 @@ def case(x, pool, **options):
     return pytest.param(x, pool, options, id=label.replace(" ", "_"))
 
 
+GLOBAL_SHAPES = [(2, 3, 5, 37), (1, 1, 1, 3), (13, 7, 5), (2, 3, 2, 4, 70), (2, 3, 1100)]
 CASES = [
     case((2, 6, 8, 5), 2),
     case((1, 1, 1, 1), 1),
@@ -94,7 +95,7 @@ def test_avg_pool_and_its_gradient(rng, shape, pool, options, count_include_pad,
 
 
 @each_dtype
-@pytest.mark.parametrize("shape", [(2, 3, 5, 37), (1, 1, 1, 3), (13, 7, 5), (2, 3, 2, 4, 70)])
+@pytest.mark.parametrize("shape", GLOBAL_SHAPES)
 def test_global_avg_pool_and_its_gradient(rng, shape, dtype):
     x, axes = normal(rng, shape, dtype), tuple(range(1, len(shape) - 1))
     terms = np.prod(shape[1:-1])

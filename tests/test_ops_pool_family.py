@@ -11,7 +11,7 @@ from cycnn import ops
 
 from . import reference, reference_windows
 from .helpers import DTYPES, assert_near, at_offset, integers, normal, same_bits
-from .test_ops_pool import CASES, plain
+from .test_ops_pool import CASES, GLOBAL_SHAPES, plain
 
 each_case = pytest.mark.parametrize("shape, pool, options", CASES)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -92,7 +92,7 @@ def test_adaptive_pools_and_their_gradients(rng, shape, output_size, dtype):
 
 
 @each_dtype
-@pytest.mark.parametrize("shape", [(2, 3, 5, 37), (1, 1, 1, 3), (13, 7, 5), (2, 3, 2, 4, 70)])
+@pytest.mark.parametrize("shape", GLOBAL_SHAPES)
 def test_global_max_pool_and_its_gradient_are_exact(rng, shape, dtype):
     x = integers(rng, shape, dtype)  # few values, so that there are ties
     y, index = ops.global_max_pool(x)

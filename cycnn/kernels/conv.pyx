@@ -323,9 +323,10 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
                         bias_panel[i] = a.bias[g * K + p * NR + i] if i < columns else 0
                     bias = bias_panel
             for cls in range(max(a.classes, <Py_ssize_t>1)):
+                # Where nothing is left to fetch, a tile of few taps had better not ask at each.
                 multiply_rows(table[cls].x, table[cls].y, table[cls].pixels, table[cls].taps,
                               table[cls].runs, table[cls].run, w, p * NR, columns, bias, flags,
-                              &ahead)
+                              &ahead if ahead.times > 0 else NULL)
         c = c + b.channels
 
 

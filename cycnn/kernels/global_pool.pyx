@@ -5,11 +5,11 @@ image, or some of its pixels.
 """
 from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from cycnn.kernels.simd cimport (
-    VL, publish, real, vf, vf_add, vf_div, vf_gt, vf_mul, vf_select, vf_set1, vf_store,
-    vf_unordered, vf_zero, vm, vm_or)
+    VL, prefetch_far, publish, real, vf, vf_add, vf_div, vf_gt, vf_load, vf_mul, vf_select, vf_set1,
+    vf_store, vf_unordered, vf_zero, vm, vm_or)
 from cycnn.kernels.tail cimport lanes, load, store
 
 cdef enum:
@@ -18,13 +18,15 @@ cdef enum:
 cdef struct GlobalArgs:
     const real* x               # IN   (N, P, C), or dy (N, C) for backward
     real* y                     # OUT  (N, C), or dx (N, P, C)
-    Py_ssize_t P, C, chunk, parts   # channels (backward: pixels) of a job, jobs of an image
+    Py_ssize_t P, C, parts      # jobs of an image
+    Py_ssize_t chunk            # channels of a job, whole vectors; backward: pixels
 
 cdef struct MaxArgs:
     const real* x               # IN   (N, P, C)
     real* y                     # OUT  (N, C)
     int64_t* index              # OUT  (N, C), the pixel that won
-    Py_ssize_t P, C, chunk, parts   # channels of a job, jobs of an image
+    Py_ssize_t P, C, parts      # jobs of an image
+    Py_ssize_t chunk            # channels of a job, whole vectors
 
 cdef struct PlaceArgs:
     const real* x               # IN   (N, O, C), or dy (N, P, C) for backward
@@ -35,29 +37,38 @@ cdef struct PlaceArgs:
 
 
 cdef void global_avg_pool_forward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """y[n, c] = sum over the pixels p of x[n, p, c] / P, as four sums over every fourth pixel."""
+    """y[n, c] = sum over the pixels p of x[n, p, c] / P, as four sums over every fourth pixel.
+
+    The sums lie in scratch memory, so that x is read in the order of memory.  The first addend of
+    each starts it.
+    """
     cdef const GlobalArgs* a = <const GlobalArgs*>args
-    cdef Py_ssize_t image = job // a.parts, c = job % a.parts * a.chunk
-    cdef Py_ssize_t stop = min(c + a.chunk, a.C), _p, n, C = a.C
-    cdef const real* x
-    cdef vf s0, s1, s2, s3, count = vf_set1(<real>a.P)
-    while c < stop:
-        n = lanes(c, stop)
-        x = a.x + image * a.P * C + c
-        s0 = vf_zero()
-        s1 = vf_zero()
-        s2 = vf_zero()
-        s3 = vf_zero()
-        for _p in range(a.P // 4):
-            s0 = vf_add(s0, load(x, n))
-            s1 = vf_add(s1, load(x + C, n))
-            s2 = vf_add(s2, load(x + 2 * C, n))
-            s3 = vf_add(s3, load(x + 3 * C, n))
-            x = x + 4 * C
-        for _p in range(a.P % 4):
-            s0 = vf_add(s0, load(x, n))
-            x = x + C
-        store(a.y + image * C + c, vf_div(vf_add(vf_add(s0, s1), vf_add(s2, s3)), count), n)
+    cdef Py_ssize_t image = job // a.parts, first = job % a.parts * a.chunk
+    cdef Py_ssize_t channels = min(a.chunk, a.C - first), p, c, n
+    cdef Py_ssize_t fours = a.P // 4 * 4
+    cdef const real* x = a.x + image * a.P * a.C + first
+    cdef real* y = a.y + image * a.C + first
+    cdef real* s = <real*>scratch
+    cdef real* row
+    cdef vf sum, count = vf_set1(<real>a.P)
+    if a.P < 4:
+        memset(s, 0, 4 * a.chunk * sizeof(real))
+    for p in range(a.P):
+        row = s + (p % 4 if p < fours else 0) * a.chunk
+        c = 0
+        while c < channels:
+            n = lanes(c, channels)
+            prefetch_far(x + 2 * a.C + c)
+            sum = vf_zero() if p < 4 <= a.P else vf_load(row + c)
+            vf_store(row + c, vf_add(sum, load(x + c, n)))
+            c = c + VL
+        x = x + a.C
+    c = 0
+    while c < channels:
+        n = lanes(c, channels)
+        store(y + c, vf_div(vf_add(
+            vf_add(vf_load(s + c), vf_load(s + a.chunk + c)),
+            vf_add(vf_load(s + 2 * a.chunk + c), vf_load(s + 3 * a.chunk + c))), count), n)
         c = c + VL
 
 
@@ -80,39 +91,42 @@ cdef void global_avg_pool_backward(const void* args, Py_ssize_t job, char* scrat
 cdef void global_max_pool_forward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """y[n, c] = max over the pixels p of x[n, p, c]; index[n, c] = the p of that maximum.
 
-    Of equal values the first wins, NaN over numbers.
+    Of equal values the first wins, NaN over numbers.  As the sums of a mean, what is found lies in
+    scratch memory.
     """
     cdef const MaxArgs* a = <const MaxArgs*>args
-    cdef Py_ssize_t image = job // a.parts, c = job % a.parts * a.chunk
-    cdef Py_ssize_t stop = min(c + a.chunk, a.C), first, p, n, j, C = a.C
-    cdef const real* source
-    cdef int64_t* index
-    cdef real pixel[VL]
-    cdef vf x, best, winner
+    cdef Py_ssize_t image = job // a.parts, begin = job % a.parts * a.chunk
+    cdef Py_ssize_t channels = min(a.chunk, a.C - begin), first = 0, p, c
+    cdef const real* source = a.x + image * a.P * a.C + begin
+    cdef int64_t* index = a.index + image * a.C + begin
+    cdef real* best = <real*>scratch
+    cdef real* winner = best + a.chunk          # counted from `first`
+    cdef vf x, most
     cdef vm wins
-    while c < stop:
-        n = lanes(c, stop)
-        source = a.x + image * a.P * C + c
-        index = a.index + image * C + c
-        best = vf_set1(<real>-INFINITY)
-        for j in range(n):
-            index[j] = 0
-        first = 0
-        while first < a.P:
-            winner = vf_set1(-1)
-            for p in range(first, min(first + SEGMENT, a.P)):
-                x = load(source, n)
-                wins = vm_or(vf_gt(x, best), vf_unordered(x, x))
-                best = vf_select(wins, x, best)
-                winner = vf_select(wins, vf_set1(<real>(p - first)), winner)
-                source = source + C
-            vf_store(pixel, winner)
-            for j in range(n):
-                if pixel[j] >= 0:
-                    index[j] = first + <int64_t>pixel[j]
-            first = first + SEGMENT
-        store(a.y + image * C + c, best, n)
-        c = c + VL
+    for c in range(channels):
+        index[c] = 0
+    for c in range(a.chunk):
+        best[c] = <real>-INFINITY
+    while first < a.P:
+        for c in range(a.chunk):
+            winner[c] = -1
+        for p in range(first, min(first + SEGMENT, a.P)):
+            c = 0
+            while c < channels:
+                prefetch_far(source + 2 * a.C + c)
+                x = load(source + c, lanes(c, channels))
+                most = vf_load(best + c)
+                wins = vm_or(vf_gt(x, most), vf_unordered(x, x))
+                vf_store(best + c, vf_select(wins, x, most))
+                vf_store(winner + c, vf_select(
+                    wins, vf_set1(<real>(p - first)), vf_load(winner + c)))
+                c = c + VL
+            source = source + a.C
+        for c in range(channels):
+            if winner[c] >= 0:
+                index[c] = first + <int64_t>winner[c]
+        first = first + SEGMENT
+    memcpy(a.y + image * a.C + begin, best, channels * sizeof(real))
 
 
 cdef void place_forward(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
@@ -149,11 +163,11 @@ cdef void place_backward(const void* args, Py_ssize_t job, char* scratch) noexce
 
 JOBS = {
     "global_avg_pool_forward": publish(
-        <void*>global_avg_pool_forward, sizeof(GlobalArgs), "x* y* P C chunk parts"),
+        <void*>global_avg_pool_forward, sizeof(GlobalArgs), "x* y* P C parts chunk"),
     "global_avg_pool_backward": publish(
-        <void*>global_avg_pool_backward, sizeof(GlobalArgs), "x* y* P C chunk parts"),
+        <void*>global_avg_pool_backward, sizeof(GlobalArgs), "x* y* P C parts chunk"),
     "global_max_pool_forward": publish(
-        <void*>global_max_pool_forward, sizeof(MaxArgs), "x* y* index* P C chunk parts"),
+        <void*>global_max_pool_forward, sizeof(MaxArgs), "x* y* index* P C parts chunk"),
     "place_forward": publish(
         <void*>place_forward, sizeof(PlaceArgs), "x* index* y* O P C chunk parts"),
     "place_backward": publish(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from cycnn import engine
 from cycnn._check import Array, per_axis
+from cycnn.ops.blocking import even_part
 from cycnn.ops.pool_geometry import CHUNK, check_rank
 
-_CHANNELS = 64  # of a job
+_READ = 512  # channels of a job, whose sums or maxima stay in the first-level cache
+_PLACED = 64  # channels of a job that writes where an index says
 
 
 def global_avg_pool(x: Array) -> Array:
@@ -33,11 +36,11 @@ def global_avg_pool(x: Array) -> Array:
     pixels = _pixels(x.shape, "GlobalAvgPool")
     images, channels = x.shape[0], x.shape[-1]
     y = engine.empty((images, channels), x.dtype)
-    jobs = -(-channels // _CHANNELS)
+    chunk, parts = _cut(channels, x.dtype)
     plan = engine.Plan()
     plan.add(
-        engine.kernels(x.dtype).global_avg_pool_forward, images * jobs, x=x, y=y, P=pixels,
-        C=channels, chunk=_CHANNELS, parts=jobs, work=x.nbytes,
+        engine.kernels(x.dtype).global_avg_pool_forward, images * parts, x=x, y=y, P=pixels,
+        C=channels, chunk=chunk, parts=parts, work=x.nbytes, scratch=4 * chunk * x.itemsize,
     )  # fmt: skip
     plan.run()
     return y
@@ -102,11 +105,12 @@ def global_max_pool(x: Array) -> tuple[Array, Array]:
     images, channels = x.shape[0], x.shape[-1]
     y = engine.empty((images, channels), x.dtype)
     index = engine.empty((images, channels), np.dtype(np.int64))
-    jobs = -(-channels // _CHANNELS)
+    chunk, parts = _cut(channels, x.dtype)
     plan = engine.Plan()
     plan.add(
-        engine.kernels(x.dtype).global_max_pool_forward, images * jobs, x=x, y=y, index=index,
-        P=pixels, C=channels, chunk=_CHANNELS, parts=jobs, work=x.nbytes,
+        engine.kernels(x.dtype).global_max_pool_forward, images * parts, x=x, y=y, index=index,
+        P=pixels, C=channels, chunk=chunk, parts=parts, work=x.nbytes,
+        scratch=2 * chunk * x.itemsize,
     )  # fmt: skip
     plan.run()
     return y, index
@@ -203,11 +207,11 @@ def max_unpool_backward(dy: Array, index: Array) -> Array:
 def _place(x: Array, index: Array, y_shape: tuple[int, ...], values: int, pixels: int) -> Array:
     """Return y with the values of x where `index` says."""
     y = engine.empty(y_shape, x.dtype)
-    jobs = -(-y_shape[-1] // _CHANNELS)
+    jobs = -(-y_shape[-1] // _PLACED)
     plan = engine.Plan()
     plan.add(
         engine.kernels(x.dtype).place_forward, y_shape[0] * jobs, x=x, index=index, y=y, O=values,
-        P=pixels, C=y_shape[-1], chunk=_CHANNELS, parts=jobs, work=y.nbytes + 4 * x.nbytes,
+        P=pixels, C=y_shape[-1], chunk=_PLACED, parts=jobs, work=y.nbytes + 4 * x.nbytes,
     )  # fmt: skip
     plan.run()
     return y
@@ -224,6 +228,13 @@ def _check_index(index: Array, shape: tuple[int, ...], pixels: int) -> None:
             f"MaxUnpool: indices must be pixels of the output, 0 ... {pixels - 1}, or -1 for none, "
             f"got {index.min()} ... {index.max()}"
         )
+
+
+def _cut(channels: int, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Return the channels of a job, in whole vectors, and the jobs of an image."""
+    vector = engine.kernels(dtype).VL
+    chunk = even_part(-(-channels // vector) * vector, _READ, vector)
+    return chunk, -(-channels // chunk)
 
 
 def _pixels(shape: Sequence[int], name: str) -> int:
