@@ -43,26 +43,26 @@ SPLITS = (1, 2, 4, 8, 16, 32)  # of columns, and of pixels in chunks
 THREADS = np.array([1, 2, 4, 8])  # for which an order is good
 # What parts of a job take, as measured, in cycles.
 ROW_OF_LANE = 1.09  # a row of a tile, for each pixel
-ROW_OF_SLAB = 1.15
-ROW_IN_PLACE = 1.2
-MEET = 0.25  # added to that, if all its pixels meet in the first-level cache
-PANEL = 9.0  # a pixel of a panel of dy
+ROW_OF_SLAB = 1.11
+ROW_IN_PLACE = 1.1
+MEET = 0.13  # added to that, if all its pixels meet in the first-level cache
+PANEL = 7.6  # a pixel of a panel of dy
 PANEL_BESIDE_X = 4.0  # the same where x is in place, and blocks are smaller
-FAR = 6.0  # added where pixels are a page or more apart, and the panel is packed
+FAR = 3.5  # added where pixels are a page or more apart, and the panel is packed
 ALONE = 3.5  # added where a job has one panel of several: lines of dy, not whole rows
-HALF = 0.7  # a panel of one vector, of one of two
-COPY_TO_LANES = 0.65  # an element of the slab
-COPY = 0.5
-UPDATE = 3.5  # a row of a panel of dweight, read and written once for each block of pixels
-BLOCK = 500.0  # a block of pixels
-JOB = 1000.0
+HALF = 0.83  # a panel of one vector, of one of two
+COPY_TO_LANES = 0.52  # an element of the slab
+COPY = 0.28
+UPDATE = 2.0  # a row of a panel of dweight, read and written once for each block of pixels
+BLOCK = 1500.0  # a block of pixels
+JOB = 1100.0
 LATE = 0.03  # of a job, by which the last thread is late
 ADD = 7.0  # a vector of a partial sum
 ADDING = 5000.0  # another step of the plan
-TURN = 3.5  # an element of dweight, transposed
-# Lines of one set that stay in the first-level cache.
-WAYS = 8
-WAYS_OF_X = 2  # of them, beside a panel of dy
+TURN = 1.75  # an element of dweight, transposed
+# Lines of one set that stay in the first-level cache, which has eight at least.
+WAYS_OF_DY = 4  # beside x, the sums and what is fetched ahead
+WAYS_OF_X = 2
 
 
 class _Product(NamedTuple):
@@ -136,7 +136,7 @@ def _products(p: Problem, unit: SimpleNamespace) -> Iterator[_Product]:
 
 def _in_place(m: _Product, pixels: int, unit: SimpleNamespace) -> bool:
     """Whether the lines of a panel of dy stay in the first-level cache where they are."""
-    return WAYS * _sets(m.filters * m.groups, unit.itemsize) >= pixels
+    return WAYS_OF_DY * _sets(m.filters * m.groups, unit.itemsize) >= pixels
 
 
 def _times(
