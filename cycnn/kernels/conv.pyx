@@ -21,7 +21,7 @@ that have the same taps inside the image, and only these taps are computed.
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from cycnn.kernels.ahead cimport Ahead, look_ahead
+from cycnn.kernels.ahead cimport LINE, Ahead, look_ahead
 from cycnn.kernels.packing cimport pack_panel
 from cycnn.kernels.simd cimport MR, NR, publish, real
 from cycnn.kernels.stream cimport FEW, finish_row, stream
@@ -208,13 +208,14 @@ cdef Ahead next_block(
 ) noexcept nogil:
     """Return what block `index`, if there is one, reads of x where it lies.
 
-    A tile reads its rows side by side, step by step, which no processor foresees.
+    A tile reads its rows side by side, step by step, which no processor foresees, unless they are
+    short and lie one after the other.
     """
     cdef Block b = block_at(&a.window, min(index, a.blocks - 1))
     cdef Windows at = windows_in_place(&a.window, &b, channel)
     cdef Py_ssize_t pixels = b.planes * b.rows * b.columns
     cdef Ahead ahead
-    if index == a.blocks or a.window.copy:
+    if index == a.blocks or a.window.copy or at.step <= 2 * LINE:   # a processor foresees these
         pixels = 0
     ahead = look_ahead(at.origin, at.step, channels, pixels, max(times, 1))
     ahead.columns = b.columns
