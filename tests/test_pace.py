@@ -76,6 +76,13 @@ def test_short_work_that_others_slow_down_is_tried_on_fewer_threads_at_once():
     assert run(pace, quiet, 2000)[1024:].count(1) < 20
 
 
+def test_a_trial_that_slow_runs_began_is_soon_followed_by_another():
+    pace = Pace(2)
+    run(pace, {1: 1.5e-3, 2: 1e-3}, 20_000)  # trials are thousands of runs apart
+    assert run(pace, {1: 8e-3, 2: 5e-3}, 20).count(1) > 0
+    assert set(run(pace, {1: 3e-3, 2: 5e-3}, 300)[-100:]) == {1}
+
+
 def test_work_that_stays_slow_is_not_tried_again_and_again():
     pace = Pace(2)
     run(pace, {1: 1.5e-3, 2: 1e-3}, 1000)
