@@ -19,7 +19,9 @@ def case(x, pool, **options):
     return pytest.param(x, pool, options, id=label.replace(" ", "_"))
 
 
-GLOBAL_SHAPES = [(2, 3, 5, 37), (1, 1, 1, 3), (13, 7, 5), (2, 3, 2, 4, 70), (2, 3, 1100)]
+GLOBAL_SHAPES = [
+    (2, 3, 5, 37), (1, 1, 1, 3), (13, 7, 5), (2, 3, 2, 4, 70), (2, 3, 1100), (2, 3, 3, 1100),
+]  # fmt: skip
 CASES = [
     case((2, 6, 8, 5), 2),
     case((1, 1, 1, 1), 1),

@@ -83,13 +83,15 @@ class Pace:
         if self._tried == self._halvings:
             self._try(quickest)
             return
+        quicker = quickest < _GAIN * self._seconds and not hopeless
         if self._slow:
             self._wait, self._longest = _FIRST, _SOON
-        if quickest < _GAIN * self._seconds and not hopeless:
+        elif quicker:
+            self._longest = _LAST
+        if quicker:
             self._quick = quickest
             self._halvings = self._tried
             self._left = self._wait = _FIRST
-            self._longest = _SOON if self._slow else _LAST
         else:
             self._quick = self._seconds
             self._tried, self._more = self._halvings, -self._more

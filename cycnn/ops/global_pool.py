@@ -12,8 +12,10 @@ from cycnn import engine
 from cycnn._check import Array, per_axis
 from cycnn.ops.blocking import even_part
 from cycnn.ops.pool_geometry import CHUNK, check_rank
+from cycnn.threads import get_num_threads
 
-_READ = 512  # channels of a job, whose sums or maxima stay in the first-level cache
+_READ = 512  # channels of a job, at most: their sums or maxima stay in the first-level cache
+_LEAST = 64  # and at least, though threads be idle: whole lines of each pixel
 _PLACED = 64  # channels of a job that writes where an index says
 
 
@@ -36,7 +38,7 @@ def global_avg_pool(x: Array) -> Array:
     pixels = _pixels(x.shape, "GlobalAvgPool")
     images, channels = x.shape[0], x.shape[-1]
     y = engine.empty((images, channels), x.dtype)
-    chunk, parts = _cut(channels, x.dtype)
+    chunk, parts = _cut(images, channels, x.dtype)
     plan = engine.Plan()
     plan.add(
         engine.kernels(x.dtype).global_avg_pool_forward, images * parts, x=x, y=y, P=pixels,
@@ -105,7 +107,7 @@ def global_max_pool(x: Array) -> tuple[Array, Array]:
     images, channels = x.shape[0], x.shape[-1]
     y = engine.empty((images, channels), x.dtype)
     index = engine.empty((images, channels), np.dtype(np.int64))
-    chunk, parts = _cut(channels, x.dtype)
+    chunk, parts = _cut(images, channels, x.dtype)
     plan = engine.Plan()
     plan.add(
         engine.kernels(x.dtype).global_max_pool_forward, images * parts, x=x, y=y, index=index,
@@ -230,10 +232,14 @@ def _check_index(index: Array, shape: tuple[int, ...], pixels: int) -> None:
         )
 
 
-def _cut(channels: int, dtype: np.dtype[Any]) -> tuple[int, int]:
-    """Return the channels of a job, in whole vectors, and the jobs of an image."""
+def _cut(images: int, channels: int, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Return the channels of a job, in whole vectors, and the jobs of an image.
+
+    No sum or maximum depends on the cut, so that it may depend on the number of threads.
+    """
     vector = engine.kernels(dtype).VL
-    chunk = even_part(-(-channels // vector) * vector, _READ, vector)
+    most = min(_READ, max(_LEAST, images * channels // get_num_threads()))
+    chunk = even_part(-(-channels // vector) * vector, most, vector)
     return chunk, -(-channels // chunk)
 
 
