@@ -6,7 +6,6 @@ import copy
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -225,8 +224,7 @@ def profile(
 
     twin = copy.deepcopy(model).program
     layers = tuple(_Timed(node.layer, node.layer.macs(node.input_shape)) for node in twin.nodes)
-    program = replace(
-        twin,
+    program = twin._replace(
         nodes=tuple(
             node._replace(layer=layer) for node, layer in zip(twin.nodes, layers, strict=True)
         ),

@@ -23,7 +23,7 @@ def _quota() -> float:
     """Return the CPU quota of this process's control group, in processors."""
 
     def read(name: str) -> str:
-        with open(f"/sys/fs/cgroup/{name}", encoding="ascii") as file:
+        with open(f"/sys/fs/cgroup/{name}", encoding="utf-8") as file:
             return file.read()
 
     with contextlib.suppress(OSError, ValueError):  # version 2

@@ -23,7 +23,7 @@ LEAST, MOST = CacheSizes(256 << 10, 2 << 20), CacheSizes(4 << 20, 32 << 20)
 
 
 def _read(index: int, name: str) -> str:
-    with open(CACHE.format(index, name), encoding="ascii") as file:
+    with open(CACHE.format(index, name), encoding="utf-8") as file:
         return file.read().strip()
 
 

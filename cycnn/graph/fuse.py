@@ -18,7 +18,6 @@ that node writes its own over it: to write to other memory, a processor first re
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 from cycnn import ops
@@ -145,7 +144,7 @@ def fuse(program: Program) -> Program:
                 nodes[i] = None
             nodes[chain[-1]] = _fused(program, members, overwrite)
     kept = tuple(node for node in nodes if node is not None)
-    return replace(program, nodes=kept, last_use=last_uses(kept, program.outputs))
+    return program._replace(nodes=kept, last_use=last_uses(kept, program.outputs))
 
 
 def _only_readers(program: Program) -> dict[int, int]:

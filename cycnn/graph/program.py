@@ -7,7 +7,6 @@ out is a Program, and only a Program is run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -40,9 +39,19 @@ class Node(NamedTuple):
     output_shape: Shapes
 
 
-@dataclass(frozen=True)
-class Program:
+class _Fields(NamedTuple):
+    nodes: tuple[Node, ...]
+    shapes: tuple[Shape, ...]
+    inputs: Values
+    outputs: Values
+    last_use: tuple[Values, ...]
+    inner: tuple[tuple[Composite, Shapes], ...]
+
+
+class Program(_Fields):
     """A model as a flat list of nodes, each after all that it reads.
+
+    A tuple, not a dataclass: `import cycnn` waits for no module that makes one.
 
     Attributes
     ----------
@@ -54,13 +63,6 @@ class Program:
     inner : tuple of (Composite, input shape)
         The models inside this one.
     """
-
-    nodes: tuple[Node, ...]
-    shapes: tuple[Shape, ...]
-    inputs: Values
-    outputs: Values
-    last_use: tuple[Values, ...]
-    inner: tuple[tuple[Composite, Shapes], ...]
 
     @property
     def output_shape(self) -> Shapes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -97,8 +96,7 @@ def trace(model: Model, x: Any, target: ArrayLike, loss: Loss, training: bool = 
     twin = copy.deepcopy(model)
     steps: list[Step] = []
     program = twin.program
-    twin._program = replace(
-        program,
+    twin._program = program._replace(
         nodes=tuple(
             node._replace(layer=_Recorder(node.name, node.layer, steps)) for node in program.nodes
         ),
