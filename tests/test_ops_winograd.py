@@ -153,10 +153,11 @@ each_bits = pytest.mark.parametrize("x_shape, kernel, filters, options, name", B
 
 @pytest.fixture
 def caches(monkeypatch):
-    """Pretend to other caches: caches(l2, l3)."""
+    """Pretend to other caches, and say how many blocks of tiles each thread must have."""
 
-    def pretend(l2, l3):
+    def pretend(l2, l3, blocks=1):
         monkeypatch.setattr(winograd, "cache_sizes", lambda: engine.CacheSizes(l2, l3))
+        monkeypatch.setattr(winograd, "MIN_BLOCKS", blocks)
         forget()
 
     def forget():
@@ -177,9 +178,10 @@ def test_blocks_stages_and_threads_change_no_bit(
 ):
     arrays = problem(normal, rng, x_shape, kernel, filters, "float32", options)
     expected = all_bits(arrays, options, name)
-    # Blocks of tiles; one stage; many stages, whose weights are transformed before.
-    for l2, l3 in ((1 << 10, 1 << 30), (1 << 30, 1 << 30), (1 << 10, 1 << 10)):
-        caches(l2, l3)
+    few, many = 1 << 10, 1 << 30
+    # Short blocks; long ones; one stage; many stages, whose weights are transformed before.
+    for l2, l3, blocks in ((few, many, 1), (many, many, 1), (many, many, many), (few, few, 1)):
+        caches(l2, l3, blocks)
         for threads in (1, 2, 3, 8):
             with cycnn.num_threads(threads):
                 assert all_bits(arrays, options, name) == expected

@@ -313,7 +313,8 @@ def conv(
     if p.depthwise:
         depthwise.forward(p, x, weight, bias, y, flags)
     elif name in winograd.OUTPUTS:
-        winograd.run_sum(winograd.forward(p, winograd.OUTPUTS[name]), x, weight, bias, y, flags)
+        s = winograd.forward(p, winograd.OUTPUTS[name], get_num_threads())
+        winograd.run_sum(s, x, weight, bias, y, flags)
     else:
         _run_sums([_forward(p, get_num_threads())], x, weight, bias, y, flags)
     return y
@@ -355,8 +356,8 @@ def conv_backward_input(
     if p.depthwise:
         depthwise.backward_input(p, dy, weight, dx)
     elif name in winograd.OUTPUTS:
-        outputs = winograd.OUTPUTS[name]
-        winograd.run_sum(winograd.input_gradient(p, outputs), dy, weight, None, dx, 0)
+        s = winograd.input_gradient(p, winograd.OUTPUTS[name], get_num_threads())
+        winograd.run_sum(s, dy, weight, None, dx, 0)
     elif folds(p):
         _run_fold(p, dy, weight, dx)
     else:

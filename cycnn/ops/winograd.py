@@ -1,8 +1,8 @@
 """Winograd convolution: which convolutions it fits, and how they are cut in jobs.
 
 The kernels (kernels/winograd.pyx, kernels/winograd_gradient.pyx) work on tiles of 4 x 4 or 2 x 2
-outputs, or of 4 outputs in a row.  Sizes follow from the shape and from this processor's caches;
-they change no bit of a result: products of one element are added channel after channel, and in the
+outputs, or of 4 outputs in a row.  Sizes follow from the shape, this processor's caches and the
+threads; they change no bit of a result: products of one element are added channel after channel, and in the
 weight gradient tile after tile, however tiles are grouped.
 """
 
@@ -27,8 +27,8 @@ OUTPUTS = {"winograd4": 4, "winograd2": 2}  # of a tile, per axis
 
 # A multiple of the rows of every build's register tile.
 TILES = 12
-# A block of tiles: long enough for each weight that is loaded, short enough for the cache.
-MIN_BLOCK, MAX_BLOCK = 24, 96
+# A block has at most so many tiles, and each thread at least so many blocks.
+MAX_BLOCK, MIN_BLOCKS = 48, 3
 # Channels of the weights that one job transforms, as in kernels/winograd.pyx.
 WEIGHT_CHANNELS = 16
 # Transformed weights, four times as many, may take this much memory; beyond, each stage transforms
@@ -118,15 +118,9 @@ def runs(total: int, most: int) -> list[tuple[int, int]]:
     return [(first, min(size, total - first)) for first in range(0, total, size)]
 
 
-def block_of(tile_bytes: int) -> int:
-    """Return how many tiles of `tile_bytes` (all elements together) to take through at a time."""
-    tiles = cache_sizes().l2 * 3 // 4 // tile_bytes // TILES * TILES
-    return max(MIN_BLOCK, min(MAX_BLOCK, tiles))
-
-
-def stage_of(tile_bytes: int, memory: int) -> int:
-    """Return how many tiles all threads share at a time, in about `memory` bytes."""
-    return max(MIN_BLOCK, memory // tile_bytes // TILES * TILES)
+def tiles_in(memory: int, tile_bytes: int) -> int:
+    """Return how many tiles of `tile_bytes` (all elements together) about `memory` bytes hold."""
+    return max(TILES, memory // tile_bytes // TILES * TILES)
 
 
 # The sum over taps and channels: forward, input gradient
@@ -250,14 +244,20 @@ class _Cut:
 
 def _sum(
     batch: int, axes: Sequence[Axis], channels: int, filters: int, tap: Sequence[int],
-    strides: dict[str, int], outputs: int, dtype: Any,
+    strides: dict[str, int], outputs: int, dtype: Any, threads: int,
 ) -> Sum:  # fmt: skip
-    """Cut one convolution sum, over `channels` inputs to `filters` outputs, in jobs."""
+    """Cut one convolution sum, over `channels` inputs to `filters` outputs, in jobs.
+
+    Blocks keep tiles in a core's own cache, and each reads all weights from the cache that cores
+    share. Stages move all tiles through that cache; a single one reads each weight once.
+    """
     cut = _Cut(batch, axes, channels, filters, tap, strides, outputs, dtype)
-    tiles, block, far = cut.tiling.number, block_of(cut.tile_bytes), cache_sizes().l3 // 2
-    if tiles >= blocking.MIN_JOBS // 2 * block and cut.u_size * cut.unit.itemsize <= far:
-        return cut.in_blocks(runs(tiles, block)[0][1])
-    return cut.in_stages(runs(tiles, stage_of(cut.tile_bytes, far)))
+    tiles, (l2, l3) = cut.tiling.number, cache_sizes()
+    spans = runs(tiles, tiles_in(l3 // 2, cut.tile_bytes))
+    most = tiles // (MIN_BLOCKS * threads) // TILES * TILES
+    if most and cut.u_size * cut.unit.itemsize <= l3 // (6 if len(spans) == 1 else 3):
+        return cut.in_blocks(min(tiles_in(l2 // 4, cut.tile_bytes), most, MAX_BLOCK))
+    return cut.in_stages(spans)
 
 
 def run_sum(s: Sum, x: Array, weight: Array, bias: Array | None, y: Array, flags: int) -> None:
@@ -272,26 +272,31 @@ def run_sum(s: Sum, x: Array, weight: Array, bias: Array | None, y: Array, flags
 
 
 @lru_cache(maxsize=512)
-def forward(p: Problem, outputs: int) -> Sum:
+def forward(p: Problem, outputs: int, threads: int) -> Sum:
     """Return y as a sum over x."""
     strides = {"ST": p.channels * p.filters, "SC": p.filters, "SK": 1}
     return _sum(
-        p.batch, forward_axes(p), p.channels, p.filters, range(p.taps), strides, outputs, p.dtype
-    )
+        p.batch, forward_axes(p), p.channels, p.filters, range(p.taps), strides, outputs, p.dtype,
+        threads,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=512)
-def input_gradient(p: Problem, outputs: int) -> Sum:
+def input_gradient(p: Problem, outputs: int, threads: int) -> Sum:
     """Return dx as a sum over dy: a stride of 1 has one phase."""
     strides = {"ST": p.channels * p.filters, "SC": 1, "SK": p.filters}
     ((axes, tap),) = input_gradient_axes(p)
-    return _sum(p.batch, axes, p.filters, p.channels, tap, strides, outputs, p.dtype)
+    return _sum(
+        p.batch, axes, p.filters, p.channels, tap, strides, outputs, p.dtype, threads
+    )  # fmt: skip
 
 
 # Weight gradient
 # --------------------------------------------------------------------------------
 
 
+# A job takes so many tiles at a time: long enough for each accumulator that is loaded and stored.
+MIN_RUN, MAX_RUN = 24, 96
 # A job sums at most so many channels, in an accumulator of about so many bytes.
 GRADIENT_CHANNELS, ACCUMULATOR_BYTES = 128, 5 << 20
 # Jobs that there should be, tiles of the least chunk, and bytes of all partial sums.  To transform
@@ -345,7 +350,8 @@ def _weight_gradient(p: Problem, outputs: int, threads: int) -> WeightGradient:
     jobs, channels = chunks * depth * -(-vectors // share) * -(-panels // part), share * unit.VL
     pitch = odd_lines(channels + max(unit.VL, unit.MR), unit)
     tile_bytes = t.elements * (pitch + unit.NR) * unit.itemsize
-    block = min(block_of(tile_bytes), -(-t.number // chunks))
+    block = tiles_in(cache_sizes().l2 * 3 // 4, tile_bytes)
+    block = min(max(block, MIN_RUN), MAX_RUN, -(-t.number // chunks))
     element, g_element = odd_lines(block * pitch, unit), odd_lines(block * unit.NR, unit)
     rows = -(-channels // unit.MR) * unit.MR
     sum_element = odd_lines(rows * unit.NR, unit)
