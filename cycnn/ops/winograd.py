@@ -2,8 +2,8 @@
 
 The kernels (kernels/winograd.pyx, kernels/winograd_gradient.pyx) work on tiles of 4 x 4 or 2 x 2
 outputs, or of 4 outputs in a row.  Sizes follow from the shape, this processor's caches and the
-threads; they change no bit of a result: products of one element are added channel after channel, and in the
-weight gradient tile after tile, however tiles are grouped.
+threads; they change no bit of a result: products of one element are added channel after channel,
+and in the weight gradient tile after tile, however tiles are grouped.
 """
 
 from __future__ import annotations
@@ -256,7 +256,8 @@ def _sum(
     spans = runs(tiles, tiles_in(l3 // 2, cut.tile_bytes))
     most = tiles // (MIN_BLOCKS * threads) // TILES * TILES
     if most and cut.u_size * cut.unit.itemsize <= l3 // (6 if len(spans) == 1 else 3):
-        return cut.in_blocks(min(tiles_in(l2 // 4, cut.tile_bytes), most, MAX_BLOCK))
+        most = min(most, MAX_BLOCK, tiles_in(l2 // 4, cut.tile_bytes))
+        return cut.in_blocks(runs(tiles, most)[0][1])
     return cut.in_stages(spans)
 
 
