@@ -29,6 +29,9 @@ OUTPUTS = {"winograd4": 4, "winograd2": 2}  # of a tile, per axis
 TILES = 12
 # A block has at most so many tiles, and each thread at least so many blocks.
 MAX_BLOCK, MIN_BLOCKS = 48, 3
+# A stage, or a run of the weight gradient, has at least so many tiles: long enough for each weight
+# that is loaded, for each accumulator that is loaded and stored.
+MIN_RUN = 24
 # Channels of the weights that one job transforms, as in kernels/winograd.pyx.
 WEIGHT_CHANNELS = 16
 # Transformed weights, four times as many, may take this much memory; beyond, each stage transforms
@@ -253,7 +256,7 @@ def _sum(
     """
     cut = _Cut(batch, axes, channels, filters, tap, strides, outputs, dtype)
     tiles, (l2, l3) = cut.tiling.number, cache_sizes()
-    spans = runs(tiles, tiles_in(l3 // 2, cut.tile_bytes))
+    spans = runs(tiles, max(MIN_RUN, tiles_in(l3 // 2, cut.tile_bytes)))
     most = tiles // (MIN_BLOCKS * threads) // TILES * TILES
     if most and cut.u_size * cut.unit.itemsize <= l3 // (6 if len(spans) == 1 else 3):
         most = min(most, MAX_BLOCK, tiles_in(l2 // 4, cut.tile_bytes))
@@ -296,8 +299,8 @@ def input_gradient(p: Problem, outputs: int, threads: int) -> Sum:
 # --------------------------------------------------------------------------------
 
 
-# A job takes so many tiles at a time: long enough for each accumulator that is loaded and stored.
-MIN_RUN, MAX_RUN = 24, 96
+# A job takes at most so many tiles at a time.
+MAX_RUN = 96
 # A job sums at most so many channels, in an accumulator of about so many bytes.
 GRADIENT_CHANNELS, ACCUMULATOR_BYTES = 128, 5 << 20
 # Jobs that there should be, tiles of the least chunk, and bytes of all partial sums.  To transform
