@@ -1,7 +1,5 @@
 """The sizes of this processor's caches."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import NamedTuple
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import math
 import time
+from _thread import allocate_lock  # threading.Lock, without a millisecond of import
 from collections.abc import Hashable
 from contextvars import Token
-from threading import Lock
 from types import TracebackType
 
 from cycnn.threads import get_num_threads, limit
@@ -45,7 +45,7 @@ class Pace:
         self._left = self._wait = _FIRST  # runs up to the next change, and to the next trial
         self._longest = _LAST  # of the waits
         self._times: list[float] = []
-        self._lock = Lock()
+        self._lock = allocate_lock()
 
     @property
     def threads(self) -> int:

@@ -4,8 +4,6 @@ Sequential, Residual, Parallel and Graph each say how they place their layers (`
 out is a Program, and only a Program is run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -23,7 +21,7 @@ Values = tuple[int, ...]
 class Composite(Layer):
     """A layer made of layers."""
 
-    def place(self, builder: Builder, prefix: str, inputs: Values) -> Values:
+    def place(self, builder: "Builder", prefix: str, inputs: Values) -> Values:
         """Add its layers to a program, `prefix` before their names; return the output values."""
         raise NotImplementedError
 

@@ -6,8 +6,6 @@ order and on the same memory, so it gives the same bits.  What it saves is Pytho
 two kernels, and a wake-up of the threads at each.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -141,7 +139,7 @@ class TrainingRuns(_Runs):
         With one input and one output.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: "Model") -> None:
         super().__init__(model.program, tuple(model.parameters().values()))
         self._model = model
 

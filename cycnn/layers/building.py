@@ -1,7 +1,5 @@
 """What a layer says about itself while it is built: shapes, the arrays it asks for, its reach."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 

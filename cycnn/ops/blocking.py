@@ -4,8 +4,6 @@ Everything here follows from shapes alone (never from the number of threads), so
 products are added does too.  Tables are built once per shape and kept.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace

@@ -11,8 +11,6 @@ its own group only.  The two gradients follow by the chain rule from this one fo
     dbias[k]         = sum over n, o of dy[n, o, k]
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

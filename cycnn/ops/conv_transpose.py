@@ -10,8 +10,6 @@ So forward is `conv_backward_input`, and the gradients are `conv` and `conv_back
 and dy in each other's place.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -5,8 +5,6 @@ may be left out. Each value goes through the operations, and the roundings, that
 `batch_norm`, `add` and `relu` one after the other.
 """
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 from typing import Any, NamedTuple

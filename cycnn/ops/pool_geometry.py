@@ -1,11 +1,9 @@
 """The windows of a pool: its arguments checked, its tables made, the Args of its kernels filled."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -119,7 +117,7 @@ class Geometry(NamedTuple):
     y_shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, axes: Sequence[PoolAxis], x_shape: Sequence[int]) -> Geometry:
+    def of(cls, axes: Sequence[PoolAxis], x_shape: Sequence[int]) -> Self:
         """Return the geometry of one to three axes on an input (N, spatial..., C)."""
         d, h, w = [ONE_PIXEL] * (3 - len(axes)) + list(axes)
         return cls((d, h, w), (x_shape[0], *(axis.out for axis in axes), x_shape[-1]))

@@ -1,7 +1,5 @@
 """A convolution problem: its arguments checked, its sizes resolved, its axes laid out."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Sequence

@@ -9,12 +9,10 @@ Along one spatial axis of a row 1 2 3 4:
 Which inputs make an output is a table per axis; a gradient is the transposed table.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +44,7 @@ class _Table(NamedTuple):
     @classmethod
     def of(
         cls, size: int, out: int, output: Array, source: Array, weight: Array, dtype: Any
-    ) -> _Table:
+    ) -> Self:
         """Return the table of entries (output, source, weight), in the order of the inputs."""
         used = weight != 0
         output, source, weight = output[used], source[used], weight[used]

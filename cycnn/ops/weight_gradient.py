@@ -13,8 +13,6 @@ shape alone.  How many rows and columns a job takes does not, so it follows from
 threads too: each job copies its x and packs its dy, and a single thread had better do so once.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache

@@ -6,8 +6,6 @@ threads; they change no bit of a result: products of one element are added chann
 and in the weight gradient tile after tile, however tiles are grouped.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from types import SimpleNamespace
