@@ -25,7 +25,7 @@ from cycnn.kernels.ahead cimport LINE, Ahead, look_ahead
 from cycnn.kernels.packing cimport pack_panel
 from cycnn.kernels.simd cimport MR, NR, publish, real
 from cycnn.kernels.stream cimport FEW, finish_row, stream
-from cycnn.kernels.tile cimport ACCUMULATE, APART, STEPS, multiply_rows
+from cycnn.kernels.tile cimport ACCUMULATE, FETCH, STEPS, multiply_rows
 from cycnn.kernels.window cimport (
     Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_in_place,
     windows_of,
@@ -57,6 +57,7 @@ cdef struct ConvArgs:
     Py_ssize_t blocks           # of pixels
     Py_ssize_t panels           # of NR kernels, in one job
     Py_ssize_t flags            # of the tile, for the last sum
+    Py_ssize_t fetch            # whether to fetch rows of y before they are written
     # Classes of pixels by the taps that lie inside the image; 0 of them: all pixels, all taps.
     Py_ssize_t classes
     const int64_t* class_pixels     # IN   (OH * OW,) positions oh * OW + ow, class by class
@@ -315,7 +316,7 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
                                 min(last, p + a.together), <real*>w)
                 w = w + i * taps * b.channels * NR
             columns = min(<Py_ssize_t>NR, K - p * NR)
-            flags = (ACCUMULATE if c > 0 else 0) | (APART if a.VW > 1 else 0)
+            flags = (ACCUMULATE if c > 0 else 0) | (FETCH if a.fetch else 0)
             bias = NULL
             if c + b.channels >= C:
                 flags = flags | a.flags
@@ -414,7 +415,7 @@ cdef void fold(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
 JOBS = {
     "conv": publish(<void*>conv, sizeof(ConvArgs), WINDOW_SLOTS + (
         "w* tap* ST SC SK SG bias* y* YD YH YW K UD UH UW VD VH VW "
-        "groups channel_block blocks panels flags classes "
+        "groups channel_block blocks panels flags fetch classes "
         "class_pixels* class_start* class_taps* class_tap_start* "
         "at_y at_classes at_taps at_bias at_spare at_slab at_weights together at_sums")),
     "fold": publish(<void*>fold, sizeof(FoldArgs), (

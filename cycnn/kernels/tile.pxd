@@ -12,10 +12,10 @@
 # each call: the compiler drops the rows and columns that are not there.
 from libc.stdint cimport int64_t
 
-from cycnn.kernels.ahead cimport Ahead, fetch
+from cycnn.kernels.ahead cimport LINE, Ahead, fetch, fetch_lines
 from cycnn.kernels.simd cimport (
-    MR, NR, VL, prefetch_far, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_load_part, vf_max,
-    vf_store, vf_store_part, vf_zero,
+    MR, NR, VL, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_load_part, vf_max, vf_store,
+    vf_store_part, vf_zero,
 )
 
 
@@ -24,7 +24,7 @@ cdef enum:
     # What the tile does with y beyond storing; a sum of these.
     ACCUMULATE = 1          # start from what y holds
     RELU = 2                # y = max(y, 0) after the bias
-    APART = 4               # rows of y do not lie side by side: fetch those of the next tile
+    FETCH = 4               # y may be in no cache: fetch the rows of the next tile
 
 
 cdef inline vf start(const real* y, Py_ssize_t columns, Py_ssize_t flags) noexcept nogil:
@@ -280,9 +280,9 @@ cdef inline void multiply_rows(
     cdef bint wide = columns > VL
     while m < rows:
         left = rows - m
-        if flags & APART and left > MR:
+        if flags & FETCH and left > MR:
             for i in range(MR):
-                prefetch_far(y[m + MR + i] + column)
+                fetch_lines(y[m + MR + i] + column, (NR + LINE - 1) // LINE if wide else 1)
         if left > 2 * (MR // 3):
             if wide:
                 multiply(MR, True, x + m, taps, count, run, w, y + m, column, columns, bias, flags,

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cycnn._check import Array
-from cycnn.engine import Block, Bound, Plan, empty, kernels, outside_plans, zeros
+from cycnn.engine import Block, Bound, Plan, beyond, empty, kernels, outside_plans, zeros
 from cycnn.ops import blocking, depthwise, weight_gradient, winograd
 from cycnn.ops.algorithm import choose, folds
 from cycnn.ops.blocking import Axis, Scratch
@@ -120,6 +120,8 @@ def _sum(
         "at_sums": at_sums, "scratch": scratch.size,
         "work": max(2.0 * pixels, unit.itemsize) * taps * group_c * filters,
     }  # fmt: skip
+    y_size = batch * math.prod(result) * filters * unit.itemsize
+    conv["fetch"] = axes[2].stride > 1 or bool(beyond(y_size))
     for letter, axis, extent in zip("DHW", axes, result, strict=True):
         conv |= {f"Y{letter}": extent, f"U{letter}": axis.start, f"V{letter}": axis.stride}
     sum_ = unit.conv.bind(p.groups * blocks.number * splits, **conv)
