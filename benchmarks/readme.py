@@ -18,25 +18,29 @@ RESULTS = HERE / "results"
 
 
 def rewrite(shown: dict[str, ModuleType], drawn: bool) -> None:
-    """Write the tables of every result file beside it, and their summaries into the READMEs."""
-    found = {path: read(path) for path in sorted(RESULTS.glob("*.json"))}
+    """Write the tables of every result file beside it, and their summaries into the READMEs.
+
+    The files of one processor lie in results/; those of each other, in a folder of its own there,
+    make the part "elsewhere".
+    """
+    found = {path: read(path) for path in sorted(RESULTS.rglob("*.json"))}
+    parts: dict[str, list[str]] = {}
+    for path, data in found.items():
+        command = data["command"]
+        write(path.with_suffix(".md"), shown[command].tables(data))
+        if drawn and command in plot.DRAWINGS:
+            plot.draw(data, path.with_suffix(".svg"))
+        name = command if path.parent == RESULTS else "elsewhere"
+        parts.setdefault(name, []).append(_part(path, data, shown[command].summary(data)))
     ours = (HERE / "README.md").read_text(encoding="utf-8")
-    for command, module in shown.items():
-        parts = []
-        for path, data in found.items():
-            if data["command"] != command:
-                continue
-            write(path.with_suffix(".md"), module.tables(data))
-            if drawn and command in plot.DRAWINGS:
-                plot.draw(data, path.with_suffix(".svg"))
-            parts.append(_part(path, data, module.summary(data)))
-        if parts:
-            ours = replace(ours, command, "\n\n".join(parts))
+    for name, texts in parts.items():
+        ours = replace(ours, name, "\n\n".join(texts))
     write(HERE / "README.md", ours.rstrip("\n"))
+    own = [data for path, data in found.items() if path.parent == RESULTS]
     whole = HERE.parent / "README.md"
     text = whole.read_text(encoding="utf-8")
     for command in ("train", "conv"):
-        heads = [_headline(d, shown[command]) for d in found.values() if d["command"] == command]
+        heads = [_headline(d, shown[command]) for d in own if d["command"] == command]
         if heads:
             text = replace(text, command, "\n\n".join(heads))
     write(whole, text.rstrip("\n"))
@@ -65,9 +69,10 @@ def where(data: Data) -> str:
 def _part(path: Path, data: Data, summary: str) -> str:
     """One result file: where it was measured, its summary two levels down, its other files."""
     drawing = path.with_suffix(".svg")
-    links = f"All rows: [results/{path.stem}.md](results/{path.stem}.md)."
+    rows = path.with_suffix(".md").relative_to(HERE).as_posix()
+    links = f"All rows: [{rows}]({rows})."
     if drawing.exists():
-        links += f"\n\n![{path.stem}](results/{drawing.name})"
+        links += f"\n\n![{path.stem}]({drawing.relative_to(HERE).as_posix()})"
     demoted = re.sub("^## ", "#### ", summary, flags=re.MULTILINE)
     settings = data["settings"]
     method = f"`{settings['line']}`: {settings['method']}"

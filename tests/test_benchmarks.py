@@ -215,6 +215,24 @@ def test_readme_is_rewritten_between_its_markers(command, stored, tmp_path, monk
         readme.replace("no marker", command, "body")
 
 
+def test_readme_has_other_processors_apart(stored, tmp_path, monkeypatch):
+    here = tmp_path / "benchmarks"
+    (here / "results" / "other").mkdir(parents=True)
+    monkeypatch.setattr(readme, "HERE", here)
+    monkeypatch.setattr(readme, "RESULTS", here / "results")
+    blank = "<!-- {0} -->\nold {0}\n<!-- /{0} -->\n"
+    (here / "README.md").write_text(blank.format("train") + blank.format("elsewhere"))
+    (tmp_path / "README.md").write_text(blank.format("train"))
+    stored("train", here / "results" / "other")
+    readme.rewrite(compare.SHOWN, drawn=False)
+    ours = (here / "README.md").read_text()
+    assert "old train" in ours
+    assert "old elsewhere" not in ours
+    assert "(results/other/train.md)" in ours
+    assert (here / "results" / "other" / "train.md").exists()
+    assert "old train" in (tmp_path / "README.md").read_text()
+
+
 @pytest.mark.parametrize("command", ["conv", "scaling"])
 def test_drawings(command, tmp_path):
     pytest.importorskip("matplotlib")

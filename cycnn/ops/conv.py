@@ -120,6 +120,8 @@ def _sum(
         "at_sums": at_sums, "scratch": scratch.size,
         "work": max(2.0 * pixels, unit.itemsize) * taps * group_c * filters,
     }  # fmt: skip
+    # A panel writes one line of each pixel: no processor foresees that, and it counts where y is in
+    # no cache or its rows lie apart.
     y_size = batch * math.prod(result) * filters * unit.itemsize
     conv["fetch"] = axes[2].stride > 1 or bool(beyond(y_size))
     for letter, axis, extent in zip("DHW", axes, result, strict=True):
