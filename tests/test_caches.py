@@ -1,4 +1,4 @@
-"""What is fetched ahead of its use, by the sizes of the caches."""
+"""The sizes of the caches, and what is fetched ahead of its use by them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def pretend(monkeypatch):
     """Pretend to other caches: pretend(l2, l3)."""
 
     def to(l2, l3):
-        monkeypatch.setattr(caches, "cache_sizes", lambda: engine.CacheSizes(l2, l3))
+        monkeypatch.setattr(caches, "cache_sizes", lambda: engine.CacheSizes(32 << 10, l2, l3))
         norm._passes.cache_clear()
         for planned in (depthwise._forward, depthwise._pairs, depthwise._input_gradient):
             planned.cache_clear()
 
     yield to
     monkeypatch.undo()
-    to(*caches.cache_sizes())
+    to(*caches.cache_sizes()[1:])
     monkeypatch.undo()
 
 
@@ -39,6 +39,26 @@ def test_the_caches_of_this_machine_order_sizes():
     levels = [engine.beyond(1 << n) for n in range(40)]
     assert levels == sorted(levels)
     assert set(levels) == {0, 2, 3}
+
+
+@pytest.mark.parametrize(
+    "reported, expected",
+    [
+        ({}, (32, 512, 8192)),
+        ({0: ("1", "Instruction", "64K"), 1: ("1", "Data", "48K"), 2: ("2", "Unified", "1024K")},
+         (48, 1024, 8192)),
+        ({0: ("1", "Data", "32K"), 3: ("3", "Unified", "262144K")}, (32, 512, 32768)),
+        ({0: ("1", "Data", "many"), 1: ("2", "Unified", "4K")}, (32, 256, 8192)),
+    ],
+)  # fmt: skip
+def test_sizes_are_read_and_kept_within_reason(tmp_path, monkeypatch, reported, expected):
+    for index, values in reported.items():
+        folder = tmp_path / f"index{index}"
+        folder.mkdir()
+        for name, value in zip(("level", "type", "size"), values, strict=True):
+            (folder / name).write_text(f"{value}\n", encoding="utf-8")
+    monkeypatch.setattr(caches, "CACHE", str(tmp_path / "index{}" / "{}"))
+    assert caches.cache_sizes.__wrapped__() == tuple(size << 10 for size in expected)
 
 
 def normalised(rng, dtype):

@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 
 import cycnn
 from cycnn import ops
-from cycnn.engine import kernels
+from cycnn.engine import CacheSizes, kernels
 from cycnn.ops import weight_gradient
 
 from . import reference
@@ -110,3 +110,19 @@ def test_more_threads_get_more_jobs(rng, orders):
             jobs.append(order.chunks * -(-order.product.channels // channel_block) * split)
             assert jobs[-1] >= threads
         assert jobs == sorted(jobs)
+
+
+def test_a_larger_first_level_cache_makes_a_copy_of_x_worth_less(rng, orders, monkeypatch):
+    x, dy, size = problem(normal, rng, (4, 14, 14, 64), 1, 384, {})
+    unit, threads, fell = kernels(x.dtype), weight_gradient.THREADS, {}
+    for order, _ in orders(lambda: ops.conv_backward_weight(dy, x, size, algorithm="direct")):
+        times = []
+        for l1 in (32 << 10, 48 << 10):
+            sizes = CacheSizes(l1, 1 << 20, 32 << 20)
+            monkeypatch.setattr(weight_gradient, "cache_sizes", lambda sizes=sizes: sizes)
+            times.append(weight_gradient._times(order, [order.chunks], threads, unit).sum())
+        m = order.product
+        fell.setdefault("lanes" if m.lanes else "slab" if m.copy else "in place", set()).add(
+            times[1] < times[0]
+        )
+    assert fell == {"lanes": {False}, "slab": {True}, "in place": {True}}

@@ -156,7 +156,7 @@ def caches(monkeypatch):
     """Pretend to other caches, and say how many blocks of tiles each thread must have."""
 
     def pretend(l2, l3, blocks=1):
-        monkeypatch.setattr(winograd, "cache_sizes", lambda: engine.CacheSizes(l2, l3))
+        monkeypatch.setattr(winograd, "cache_sizes", lambda: engine.CacheSizes(32 << 10, l2, l3))
         monkeypatch.setattr(winograd, "MIN_BLOCKS", blocks)
         forget()
 

@@ -7,16 +7,18 @@ CACHE = "/sys/devices/system/cpu/cpu0/cache/index{}/{}"
 
 
 class CacheSizes(NamedTuple):
-    """Bytes of the second-level cache of a core, and of the third level that cores share."""
+    """Bytes of a core's caches, of the first (data) and second level, and of the shared third."""
 
+    l1: int
     l2: int
     l3: int
 
 
-COMMON = CacheSizes(512 << 10, 8 << 20)
+COMMON = CacheSizes(32 << 10, 512 << 10, 8 << 20)
 """What is assumed where the operating system does not say (it does under Linux)."""
 
-LEAST, MOST = CacheSizes(256 << 10, 2 << 20), CacheSizes(4 << 20, 32 << 20)
+LEAST = CacheSizes(32 << 10, 256 << 10, 2 << 20)
+MOST = CacheSizes(128 << 10, 4 << 20, 32 << 20)
 """A hypervisor may report the caches of the whole machine, or none."""
 
 
@@ -28,7 +30,7 @@ def _read(index: int, name: str) -> str:
 def _reported(level: int) -> int:
     for index in range(8):  # two caches of the first level, and one of each other
         try:
-            if int(_read(index, "level")) == level:
+            if int(_read(index, "level")) == level and _read(index, "type") != "Instruction":
                 return int(_read(index, "size").removesuffix("K")) << 10
         except (OSError, ValueError):
             continue
@@ -38,7 +40,7 @@ def _reported(level: int) -> int:
 @cache
 def cache_sizes() -> CacheSizes:
     """Return the sizes of the caches, or what is common where they are not known."""
-    sizes = zip((2, 3), COMMON, LEAST, MOST, strict=True)
+    sizes = zip((1, 2, 3), COMMON, LEAST, MOST, strict=True)
     return CacheSizes(*(min(max(_reported(n) or common, a), b) for n, common, a, b in sizes))
 
 
@@ -47,5 +49,5 @@ def beyond(size: int) -> int:
 
     Too small means for four such arrays: a pass reads or writes up to three, beside others' data.
     """
-    l2, l3 = cache_sizes()
+    _, l2, l3 = cache_sizes()
     return 3 if 4 * size >= l3 else 2 if 4 * size >= l2 else 0

@@ -253,7 +253,7 @@ def _sum(
     share. Stages move all tiles through that cache; a single one reads each weight once.
     """
     cut = _Cut(batch, axes, channels, filters, tap, strides, outputs, dtype)
-    tiles, (l2, l3) = cut.tiling.number, cache_sizes()
+    tiles, (_, l2, l3) = cut.tiling.number, cache_sizes()
     spans = runs(tiles, max(MIN_RUN, tiles_in(l3 // 2, cut.tile_bytes)))
     most = tiles // (MIN_BLOCKS * threads) // TILES * TILES
     if most and cut.u_size * cut.unit.itemsize <= l3 // (6 if len(spans) == 1 else 3):
