@@ -10,8 +10,8 @@ register tiles, the pixels running inside.  The last block writes what has been 
 until then the sums are the job's own, panel by panel.  (In dweight, parts of other threads lie
 between its rows, a cache line or two away, and whoever fetches ahead fetches those.)
 
-Where dweight has too few parts for all threads, the pixels are cut in S chunks (a number that
-follows from the shape alone), each with a partial sum of its own, added up in order by
+Where dweight has too few parts for all threads, the pixels are cut in S chunks (a number that never
+follows from how many threads there are), each with a partial sum of its own, added up in order by
 `sum_partials`.  Of a 1x1 kernel, x and dy may change places; the partial sums are then transposed.
 
 Loop nest of a job:  block of pixels > panel of NR kernels > lane > run of taps > tile of MR rows >

@@ -180,7 +180,7 @@ def winograd_cost(p: Problem, direction: str, outputs: int) -> float:
         transforms: float = 14.7 * tile_inputs + 6.0 * tile_outputs
         return t.elements * (0.56 * products + 4.3 * stores) + transforms
     products, stores = _product(t.number, t.inputs, filters, unit)
-    weights = 3.2 * t.elements * t.inputs * -(-filters // unit.VL)
+    weights = 3.5 * t.elements * t.inputs * -(-filters // unit.VL)
     if p.taps * channels * filters * unit.itemsize > NEAR_BYTES:
         weights += 4.0 * p.taps * channels * -(-filters // unit.VL)
     if direction == "input":  # transposed one by one

@@ -9,8 +9,9 @@ rows and columns change places where that costs less (with 64 channels and 256 k
 gives dweight transposed.
 
 The blocks of pixels and the chunks decide in which order products are added: they follow from the
-shape alone.  How many rows and columns a job takes does not, so it follows from the number of
-threads too: each job copies its x and packs its dy, and a single thread had better do so once.
+shape and the size of the first-level cache, never from threads.  How many rows and columns a job
+takes does not decide it, so it follows from the number of threads too: each job copies its x and
+packs its dy, and a single thread had better do so once.
 """
 
 import math
@@ -33,7 +34,7 @@ from cycnn.threads import get_num_threads
 # Pixels of a block: a panel of dy and what a tile reads of x fit the first-level cache.
 BLOCK_PIXELS = 128
 POINTWISE_PIXELS = 96  # where x is read where it is
-LANE_BYTES = 19 << 10  # of a panel and a lane: part of 32 KB, as much as first-level caches have
+LANE_BYTES = 19 << 10  # of a panel and a lane: part of 32 KB, the least of first-level caches
 # Channels of a block, at most: a block of x fits the second-level cache.
 BLOCK_CHANNELS = (64, 96, 128, 192, 256)
 IN_PLACE_CHANNELS = (48, *BLOCK_CHANNELS)  # of an x that is read where it is
