@@ -155,6 +155,8 @@ DEPTHWISE = [
     case((2, 9, 13, 40), (4, 3), 80, groups=40, stride=(1, 2), dilation=(2, 1), padding="same"),
     case((2, 30, 9), 3, 9, groups=9, stride=2, padding="causal"),
     case((1, 1, 9, 12, 6), (1, 3, 3), 6, groups=6, stride=2, padding=1),
+    # columns 1 and 3 lie where the middle one's window says, column 2 does not
+    case((1, 8, 20), 1, 20, groups=20, stride=2, padding=3, padding_mode="reflect"),
 ]
 FEW_CHANNELS = [  # whose input gradient is folded
     case((3, 9, 8, 1), 3, 20, padding=1),

@@ -45,13 +45,17 @@ def _window(p: Problem, axes: Sequence[Axis], rows: int) -> dict[str, Any]:
     d, h, w = axes
     blocks = Blocks(1, rows, w.out, 0, 0, 0)
     slots = blocking.window_slots(p.batch, axes, blocks, p.filters)
-    # Columns are inside where every tap reads what its place in the middle column's window says.
+    # Columns are inside around the middle one, as far as every tap reads what its place in that
+    # one's window says.  (Where a border is reflected, one further on may do so by chance.)
     table, middle = w.table, w.out // 2
     shift = int(table[middle, 0]) - middle * w.step
     regular = np.arange(w.out)[:, None] * w.step + np.array(w.offset) + shift
-    inner = np.flatnonzero((table == regular).all(1) & (table >= 0).all(1))
-    begin, end, edges = (int(inner[0]), int(inner[-1]) + 1, 0) if inner.size else (0, 0, 0)
-    if w.offset == (0, 1, 2) and w.step <= 2 and inner.size:
+    outer = np.flatnonzero((table != regular).any(1) | (table < 0).any(1)).tolist()
+    begin, end, edges = 0, 0, 0
+    if middle not in outer:
+        begin = max((column + 1 for column in outer if column < middle), default=0)
+        end = min((column for column in outer if column > middle), default=w.out)
+    if w.offset == (0, 1, 2) and w.step <= 2 and end > begin:
         # A row with a column of zeros at most at each end is one run.
         left = begin == 1 and table[0].tolist() == [-1, 0, 1]
         right = end == w.out - 1 and table[-1].tolist() == [w.size - 2, w.size - 1, -1]
