@@ -157,6 +157,18 @@ DEPTHWISE = [
     case((1, 1, 9, 12, 6), (1, 3, 3), 6, groups=6, stride=2, padding=1),
     # columns 1 and 3 lie where the middle one's window says, column 2 does not
     case((1, 8, 20), 1, 20, groups=20, stride=2, padding=3, padding_mode="reflect"),
+    # rows two at a time: an even and an odd number, of taps in threes, of others and of both
+    *(
+        case((3, H, 11, 35), kernel, 35, groups=35, padding="same", padding_mode=mode)
+        for H in (2, 5)
+        for kernel in (2, 3, (2, 3), (4, 3), 5, 7)
+        for mode in ("zeros", "circular")
+    ),
+    case((3, 7, 9, 19), 3, 19, groups=19, padding=1, padding_mode="reflect"),
+    case((2, 7, 9, 16), 3, 16, groups=16, padding=((2, 3), (3, 2))),
+    case((2, 6, 9, 18), 3, 18, groups=18, stride=(2, 1), padding=1),
+    case((2, 9, 9, 18), 3, 18, groups=18, dilation=(3, 2), padding=2),
+    case((2, 5, 5, 6, 17), 3, 17, groups=17, padding=1),
 ]
 FEW_CHANNELS = [  # whose input gradient is folded
     case((3, 9, 8, 1), 3, 20, padding=1),

@@ -3,20 +3,18 @@
     y[n, o, c] = activation(bias[c] + sum over t of x[n, o * S + offset[t], c] * w[t, c])
 
 So little work per byte that x must be read where it lies (depthwise_rows.pxd).  Vectors run over
-channels; eight neighbouring pixels stay in registers while the sum walks over the taps, three at a
-time where they lie side by side.  The input gradient is the same sum over other tables, but for the
-usual stride of two.  A multiplier repeats channels before, or adds them up after.
+channels, eight outputs at a time (depthwise_tile.pxd).  The input gradient is the same sum over
+other tables, but for the usual stride of two.  A multiplier repeats channels before, or adds them
+up after.
 """
 from libc.stdint cimport int64_t
 
 from cycnn.kernels.ahead cimport LINE, fetch_lines
 from cycnn.kernels.depthwise_rows cimport (
-    LEFT, RIGHT, Inside, Row, Run, list_rows, load, rows_ahead, store,
+    LEFT, RIGHT, Inside, Row, Run, list_rows, load, rows_ahead,
 )
-from cycnn.kernels.simd cimport (
-    VL, publish, real, vf, vf_fma, vf_max, vf_zero,
-)
-from cycnn.kernels.tile cimport RELU
+from cycnn.kernels.depthwise_tile cimport Group, Reach, convolve, put
+from cycnn.kernels.simd cimport MR, VL, publish, real, vf, vf_fma, vf_zero
 from cycnn.kernels.window cimport Window
 
 WINDOW_SLOTS = (
@@ -42,247 +40,166 @@ cdef struct DepthwiseArgs:
     Inside inside
     Py_ssize_t flags            # of the tile
     Py_ssize_t ahead            # input rows to fetch for the next output row, if any
+    Py_ssize_t pairs            # whether rows go two at a time
 
 
-cdef inline void put(
-    real* y, vf sum, bint whole, Py_ssize_t columns, Py_ssize_t flags,
+cdef inline void fetch_next(
+    int rows, int pixels, int stride, const Group* g, const real* x, const real* y,
 ) noexcept nogil:
-    """Store activation(sum)."""
-    if flags & RELU:
-        sum = vf_max(vf_zero(), sum)
-    store(y, sum, whole, columns)
-
-
-cdef struct Sums:
-    # Of eight neighbouring outputs, one vector of channels each.
-    vf a0, a1, a2, a3, a4, a5, a6, a7
-
-
-cdef inline vf product(int tap, vf x, vf w0, vf w1, vf w2, vf sum) noexcept nogil:
-    """Return sum + x * w of a tap, which is a constant, if it is one of the three."""
-    if tap == 0:
-        return vf_fma(x, w0, sum)
-    if tap == 1:
-        return vf_fma(x, w1, sum)
-    if tap == 2:
-        return vf_fma(x, w2, sum)
-    return sum
-
-
-cdef inline void spread(
-    int pixels, int stride, int column, vf x, vf w0, vf w1, vf w2, Sums* s,
-) noexcept nogil:
-    """Add a column of x to the sums of all windows of three taps that it is in."""
-    s.a0 = product(column, x, w0, w1, w2, s.a0)
-    if pixels > 1:
-        s.a1 = product(column - stride, x, w0, w1, w2, s.a1)
-    if pixels > 2:
-        s.a2 = product(column - 2 * stride, x, w0, w1, w2, s.a2)
-    if pixels > 3:
-        s.a3 = product(column - 3 * stride, x, w0, w1, w2, s.a3)
-    if pixels > 4:
-        s.a4 = product(column - 4 * stride, x, w0, w1, w2, s.a4)
-    if pixels > 5:
-        s.a5 = product(column - 5 * stride, x, w0, w1, w2, s.a5)
-    if pixels > 6:
-        s.a6 = product(column - 6 * stride, x, w0, w1, w2, s.a6)
-    if pixels > 7:
-        s.a7 = product(column - 7 * stride, x, w0, w1, w2, s.a7)
-
-
-cdef inline void spread_row(
-    int pixels, int stride, bint whole, const real* x, Py_ssize_t C, Py_ssize_t columns,
-    Py_ssize_t edges, vf w0, vf w1, vf w2, Sums* s,
-) noexcept nogil:
-    """Add three taps next to each other: each column is loaded once for the windows it is in."""
-    cdef int last = (pixels - 1) * stride + 2
-    spread(pixels, stride, 0, vf_zero() if edges & LEFT else load(x, whole, columns), w0, w1, w2, s)
-    spread(pixels, stride, 1, load(x + C, whole, columns), w0, w1, w2, s)
-    if last > 2:
-        spread(pixels, stride, 2, load(x + 2 * C, whole, columns), w0, w1, w2, s)
-    if last > 3:
-        spread(pixels, stride, 3, load(x + 3 * C, whole, columns), w0, w1, w2, s)
-    if last > 4:
-        spread(pixels, stride, 4, load(x + 4 * C, whole, columns), w0, w1, w2, s)
-    if last > 5:
-        spread(pixels, stride, 5, load(x + 5 * C, whole, columns), w0, w1, w2, s)
-    if last > 6:
-        spread(pixels, stride, 6, load(x + 6 * C, whole, columns), w0, w1, w2, s)
-    if last > 7:
-        spread(pixels, stride, 7, load(x + 7 * C, whole, columns), w0, w1, w2, s)
-    if last > 8:
-        spread(pixels, stride, 8, load(x + 8 * C, whole, columns), w0, w1, w2, s)
-    if last > 9:
-        spread(pixels, stride, 9, load(x + 9 * C, whole, columns), w0, w1, w2, s)
-    if last > 10:
-        spread(pixels, stride, 10, load(x + 10 * C, whole, columns), w0, w1, w2, s)
-    if last > 11:
-        spread(pixels, stride, 11, load(x + 11 * C, whole, columns), w0, w1, w2, s)
-    if last > 12:
-        spread(pixels, stride, 12, load(x + 12 * C, whole, columns), w0, w1, w2, s)
-    if last > 13:
-        spread(pixels, stride, 13, load(x + 13 * C, whole, columns), w0, w1, w2, s)
-    if last > 14:
-        spread(pixels, stride, 14, load(x + 14 * C, whole, columns), w0, w1, w2, s)
-    if last > 15:
-        spread(pixels, stride, 15, load(x + 15 * C, whole, columns), w0, w1, w2, s)
-    spread(pixels, stride, last,
-           vf_zero() if edges & RIGHT else load(x + last * C, whole, columns), w0, w1, w2, s)
-
-
-cdef inline void convolve(
-    int pixels, bint whole,
-    const real* x,              # IN   window of the first pixel
-    Py_ssize_t step,            # from one window to the next
-    const int64_t* offset,      # IN   of each tap
-    const int64_t* tap,         # IN   where its weights are
-    Py_ssize_t threes,          # taps in threes that lie side by side
-    Py_ssize_t taps,
-    const real* w,              # IN   (T, C)
-    Py_ssize_t C,
-    const real* bias,           # IN   or NULL
-    real* y,                    # OUT
-    Py_ssize_t y_step,          # from one pixel to the next
-    Py_ssize_t columns,
-    Py_ssize_t flags,
-    Py_ssize_t edges,           # LEFT, RIGHT: that of these pixels is an edge of the row
-) noexcept nogil:
-    """Sum over the taps for `pixels` (a constant) neighbours and one vector of channels."""
-    cdef vf w0 = load(bias, whole, columns) if bias != NULL else vf_zero(), w1, w2
-    cdef const real* p
-    cdef Py_ssize_t t = 0
-    cdef Sums s
-    s.a0 = s.a1 = s.a2 = s.a3 = s.a4 = s.a5 = s.a6 = s.a7 = w0
-    while t < threes:
-        p = x + offset[t]
-        w0 = load(w + tap[t], whole, columns)
-        w1 = load(w + tap[t + 1], whole, columns)
-        w2 = load(w + tap[t + 2], whole, columns)
-        t = t + 3
-        if step == C:
-            spread_row(pixels, 1, whole, p, C, columns, edges, w0, w1, w2, &s)
-        else:
-            spread_row(pixels, 2, whole, p, C, columns, edges, w0, w1, w2, &s)
-    while t < taps:
-        p = x + offset[t]
-        w0 = load(w + tap[t], whole, columns)
-        t = t + 1
-        s.a0 = vf_fma(load(p, whole, columns), w0, s.a0)
-        if pixels > 1:
-            s.a1 = vf_fma(load(p + 1 * step, whole, columns), w0, s.a1)
-        if pixels > 2:
-            s.a2 = vf_fma(load(p + 2 * step, whole, columns), w0, s.a2)
-        if pixels > 3:
-            s.a3 = vf_fma(load(p + 3 * step, whole, columns), w0, s.a3)
-        if pixels > 4:
-            s.a4 = vf_fma(load(p + 4 * step, whole, columns), w0, s.a4)
-        if pixels > 5:
-            s.a5 = vf_fma(load(p + 5 * step, whole, columns), w0, s.a5)
-        if pixels > 6:
-            s.a6 = vf_fma(load(p + 6 * step, whole, columns), w0, s.a6)
-        if pixels > 7:
-            s.a7 = vf_fma(load(p + 7 * step, whole, columns), w0, s.a7)
-    put(y, s.a0, whole, columns, flags)
-    if pixels > 1:
-        put(y + 1 * y_step, s.a1, whole, columns, flags)
-    if pixels > 2:
-        put(y + 2 * y_step, s.a2, whole, columns, flags)
-    if pixels > 3:
-        put(y + 3 * y_step, s.a3, whole, columns, flags)
-    if pixels > 4:
-        put(y + 4 * y_step, s.a4, whole, columns, flags)
-    if pixels > 5:
-        put(y + 5 * y_step, s.a5, whole, columns, flags)
-    if pixels > 6:
-        put(y + 6 * y_step, s.a6, whole, columns, flags)
-    if pixels > 7:
-        put(y + 7 * y_step, s.a7, whole, columns, flags)
-
-
-cdef inline void fetch_rows(
-    const real* x, Py_ssize_t lines, Py_ssize_t rows, Py_ssize_t row_step,
-) noexcept nogil:
-    """Fetch `lines` cache lines, one after the other, of each of some rows up from that of x."""
+    """Fetch lines of what the next rows read, and of outputs of the next two, or further on."""
     cdef Py_ssize_t _row
-    for _row in range(rows):
-        fetch_lines(x, lines)
-        x = x - row_step
+    cdef int _r
+    for _r in range(rows):
+        for _row in range(g.ahead):
+            fetch_lines(x - _row * g.x_row, pixels * stride)
+        if g.y_step == g.C:                     # the outputs of a phase do not lie side by side
+            fetch_lines(y + (2 * g.y_row if rows == 2 else <Py_ssize_t>AHEAD), pixels)
+        x = x + g.x_rows
+        y = y + g.y_row
 
 
 cdef inline void convolve_channels(
-    int pixels, const DepthwiseArgs* a, const Row* row, const Run* run, Py_ssize_t done, real* y,
-    Py_ssize_t below,           # from a window to the last row of the window below
+    int rows, int pixels, int stride, const Group* group, Py_ssize_t done, real* y,
 ) noexcept nogil:
-    """Write all channels of `pixels` (a constant) outputs of a run, after `done`."""
-    cdef const Window* v = &a.window
-    cdef Py_ssize_t C = v.C, step = v.SW * C, y_step = a.VW * C, c = 0, edges = run.edges
-    cdef const real* x = run.x + done * step
-    cdef const real* bias = NULL
-    if done > 0:
-        edges = edges & ~LEFT
-    if done + pixels < run.count:
-        edges = edges & ~RIGHT
-    y = y + (run.column + done) * y_step
-    while c < C:
-        if a.ahead > 0 and c % LINE == 0:       # in the order of memory, whatever that of the sums
-            fetch_rows(x + below + c * pixels * v.SW, pixels * v.SW, a.ahead, v.W * C)
-            if a.VW == 1:                       # the outputs of a phase do not lie side by side
-                fetch_lines(y + AHEAD + c * pixels, pixels)
-        if a.bias != NULL:
-            bias = a.bias + c
-        if C - c >= VL:
-            convolve(pixels, True, x + c, step, run.offset, row.tap, run.threes, row.taps, a.w + c,
-                     C, bias, y + c, y_step, VL, a.flags, edges)
+    """Write all channels of the outputs, whose number is a constant, after those `done`."""
+    cdef Group g = group[0]                     # a copy, which no store to y can change
+    cdef Py_ssize_t first = done * g.step
+    y = y + done * g.y_step
+    g.c = 0
+    while True:
+        g.at = first + g.c
+        if g.ahead > 0 and g.c % LINE == 0:     # in the order of memory, whatever that of the sums
+            fetch_next(rows, pixels, stride, &g, g.next_x + first + g.c * pixels * stride,
+                       y + g.c * pixels)
+        if g.columns == VL:
+            convolve(rows, pixels, stride, True, &g, y + g.c)
+        elif rows == 1:
+            convolve(1, pixels, stride, False, &g, y)
+        g.c = g.c + VL
+        if g.c > g.C - VL:                      # the last vector may do some channels again
+            if g.c >= g.C:
+                return
+            g.c = g.C - VL
+
+
+cdef inline void convolve_run(
+    int rows, int stride, Group* g, Py_ssize_t count, Py_ssize_t edges, real* y,
+) noexcept nogil:
+    """Write a run in equal groups of at most eight outputs, or as many as two rows allow."""
+    cdef bint wide = rows == 1 or MR > 6
+    cdef Py_ssize_t done = 0, pixels, groups = (count + 7) // 8 if wide else (count + 3) // 4
+    while groups > 0:
+        pixels = (count - done + groups - 1) // groups
+        g.edges = edges
+        if done > 0:
+            g.edges = g.edges & ~LEFT
+        if done + pixels < count:
+            g.edges = g.edges & ~RIGHT
+        if wide and pixels == 8:
+            convolve_channels(rows, 8, stride, g, done, y)
+        elif wide and pixels == 7:
+            convolve_channels(rows, 7, stride, g, done, y)
+        elif wide and pixels == 6:
+            convolve_channels(rows, 6, stride, g, done, y)
+        elif wide and pixels == 5:
+            convolve_channels(rows, 5, stride, g, done, y)
+        elif pixels == 4:
+            convolve_channels(rows, 4, stride, g, done, y)
+        elif pixels == 3:
+            convolve_channels(rows, 3, stride, g, done, y)
+        elif pixels == 2:
+            convolve_channels(rows, 2, stride, g, done, y)
         else:
-            convolve(pixels, False, x + c, step, run.offset, row.tap, run.threes, row.taps, a.w + c,
-                     C, bias, y + c, y_step, C - c, a.flags, edges)
-        c = c + VL
+            convolve_channels(rows, 1, stride, g, done, y)
+        done = done + pixels
+        groups = groups - 1
 
 
-cdef inline void convolve_row(const DepthwiseArgs* a, const Row* row) noexcept nogil:
-    """Write an output row in equal groups of at most eight pixels, all channels of each in turn."""
-    cdef Py_ssize_t n = row.plane // a.window.OD, od = row.plane - n * a.window.OD
-    cdef Py_ssize_t i, done, groups, pixels, below = rows_ahead(&a.window, row)
+cdef inline Reach* merge(
+    const DepthwiseArgs* a, const Row* row, const Row* below, Py_ssize_t run,
+    Py_ssize_t i, Py_ssize_t i_end, Py_ssize_t j, Py_ssize_t j_end, Py_ssize_t taps, Reach* reach,
+) noexcept nogil:
+    """List what a run of a row, and of the row below, reads; return where the list ends.
+
+    That is taps i ... of the one and j ... of the other, `taps` side by side at a time.  Those of
+    both that read the same pixels become one; each row's keep their order.
+    """
+    cdef const int64_t* upper = row.runs[run].offset
+    cdef const int64_t* lower = below.runs[run].offset
+    cdef bint first, second
+    while i < i_end or j < j_end:
+        first = i < i_end and (j >= j_end or upper[i] <= lower[j])
+        second = j < j_end and (i >= i_end or lower[j] <= upper[i])
+        reach.x = row.runs[run].x + (upper[i] if first else lower[j])
+        reach.upper = a.w + a.tap[row.tap[i]] * a.window.C if first else NULL
+        reach.lower = a.w + a.tap[below.tap[j]] * a.window.C if second else NULL
+        i = i + taps * first
+        j = j + taps * second
+        reach = reach + 1
+    return reach
+
+
+cdef inline void convolve_rows(
+    int rows, const DepthwiseArgs* a, const Row* row, Reach* reach,
+) noexcept nogil:
+    """Write a row of outputs, or two, one below the other."""
+    cdef const Window* v = &a.window
+    cdef const Row* below = row + rows - 1
+    cdef Py_ssize_t n = row.plane // v.OD, od = row.plane - n * v.OD, i, upper, lower
+    cdef Py_ssize_t ahead = rows_ahead(v, below), taps_below = below.taps if rows == 2 else 0
     cdef real* y = a.y + (((n * a.YD + a.UD + od * a.VD) * a.YH + a.UH + row.oh * a.VH) * a.YW
-                          + a.UW) * a.window.C
+                          + a.UW) * v.C
     cdef const Run* run
+    cdef Reach* end
+    cdef Group g
+    g.reach = reach
+    g.C = v.C
+    g.step = v.SW * v.C
+    g.across = (a.tap[1] - a.tap[0]) * v.C if v.TW > 1 else 0
+    g.bias = a.bias
+    g.y_step = a.VW * v.C
+    g.y_row = a.VH * a.YW * v.C
+    g.flags = a.flags
+    g.ahead = a.ahead
+    g.x_row = v.W * v.C
+    g.x_rows = v.SH * g.x_row
+    g.columns = min(v.C, <Py_ssize_t>VL)
     for i in range(row.count):
         run = row.runs + i
-        done = 0
-        groups = (run.count + 7) // 8
-        while groups > 0:
-            pixels = (run.count - done + groups - 1) // groups
-            if pixels == 8:
-                convolve_channels(8, a, row, run, done, y, below)
-            elif pixels == 7:
-                convolve_channels(7, a, row, run, done, y, below)
-            elif pixels == 6:
-                convolve_channels(6, a, row, run, done, y, below)
-            elif pixels == 5:
-                convolve_channels(5, a, row, run, done, y, below)
-            elif pixels == 4:
-                convolve_channels(4, a, row, run, done, y, below)
-            elif pixels == 3:
-                convolve_channels(3, a, row, run, done, y, below)
-            elif pixels == 2:
-                convolve_channels(2, a, row, run, done, y, below)
-            else:
-                convolve_channels(1, a, row, run, done, y, below)
-            done = done + pixels
-            groups = groups - 1
+        upper = lower = 0                       # taps in threes: less than a vector has none
+        if v.C >= VL:
+            upper = run.threes
+            lower = min(below.runs[i].threes, taps_below)
+        end = merge(a, row, below, i, 0, upper, 0, lower, 3, reach)
+        g.threes = end - reach
+        g.ones = merge(a, row, below, i, upper, row.taps, lower, taps_below, 1, end) - end
+        g.next_x = run.x + ahead
+        if rows == 2 or v.SW == 1:
+            convolve_run(rows, 1, &g, run.count, run.edges, y + run.column * g.y_step)
+        else:
+            convolve_run(1, 2, &g, run.count, run.edges, y + run.column * g.y_step)
 
 
 cdef void depthwise(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
-    """One job is `block_rows` output rows, counted over all planes."""
+    """One job is `block_planes` planes, or `block_rows` output rows of one."""
     cdef const DepthwiseArgs* a = <const DepthwiseArgs*>args
     cdef const Window* v = &a.window
-    cdef Py_ssize_t first = job * v.block_rows, count = min(v.block_rows, v.planes * v.OH - first)
-    cdef Row* rows = list_rows(v, &a.inside, first, count, scratch)
-    cdef Py_ssize_t r, i
-    for r in range(count):
-        for i in range(rows[r].taps):
-            rows[r].tap[i] = a.tap[rows[r].tap[i]] * v.C
-        convolve_row(a, rows + r)
+    cdef Py_ssize_t bands = (v.OH + v.block_rows - 1) // v.block_rows
+    cdef Py_ssize_t plane = job // bands * v.block_planes, band = job % bands * v.block_rows
+    cdef Py_ssize_t count = min(v.block_rows, v.OH - band), r = 0
+    cdef Reach* reach = <Reach*>scratch
+    cdef Row* rows
+    if bands == 1:
+        count = min(v.block_planes, v.planes - plane) * v.OH
+    rows = list_rows(v, &a.inside, plane * v.OH + band, count,
+                     <char*>(reach + 2 * v.TD * v.TH * v.TW))
+    while r < count:
+        if a.pairs and r + 1 < count and rows[r].plane == rows[r + 1].plane:
+            convolve_rows(2, a, rows + r, reach)
+            r = r + 2
+        else:
+            convolve_rows(1, a, rows + r, reach)
+            r = r + 1
 
 
 cdef struct PairsArgs:
@@ -430,7 +347,7 @@ cdef void sum_repeats(const void* args, Py_ssize_t job, char* scratch) noexcept 
 
 JOBS = {
     "depthwise": publish(<void*>depthwise, sizeof(DepthwiseArgs), WINDOW_SLOTS + (
-        "w* bias* y* tap* YD YH YW UD UH UW VD VH VW " + INSIDE_SLOTS + "flags ahead")),
+        "w* bias* y* tap* YD YH YW UD UH UW VD VH VW " + INSIDE_SLOTS + "flags ahead pairs")),
     "depthwise_pairs": publish(<void*>depthwise_pairs, sizeof(PairsArgs),
                                "dy* w* dx* N H W C OH OW TH SH DH PH PW rows ahead"),
     "repeat_channels": publish(<void*>repeat_channels, sizeof(RepeatArgs),

@@ -37,10 +37,14 @@ MIN_COLUMNS = 8
 # Bytes that the rows of a tile read, with all channels; as many again are fetched meanwhile.
 ROWS_BYTES = 64 << 10
 LEFT, RIGHT = 1, 2  # of kernels/depthwise.pyx
+REACH_BYTES = 24  # of a Reach there
 
 
-def _window(p: Problem, axes: Sequence[Axis], rows: int) -> dict[str, Any]:
-    """Return the slots that describe the windows, for jobs of `rows` output rows."""
+def _window(p: Problem, axes: Sequence[Axis], rows: int, threes: bool) -> dict[str, Any]:
+    """Return the slots that describe the windows, for jobs of `rows` output rows.
+
+    With `threes`, rows may have edges, which only taps in threes do without reading.
+    """
     unit = kernels(p.dtype)
     d, h, w = axes
     blocks = Blocks(1, rows, w.out, 0, 0, 0)
@@ -55,7 +59,7 @@ def _window(p: Problem, axes: Sequence[Axis], rows: int) -> dict[str, Any]:
     if middle not in outer:
         begin = max((column + 1 for column in outer if column < middle), default=0)
         end = min((column for column in outer if column > middle), default=w.out)
-    if w.offset == (0, 1, 2) and w.step <= 2 and end > begin:
+    if threes and w.offset == (0, 1, 2) and w.step <= 2 and end > begin:
         # A row with a column of zeros at most at each end is one run.
         left = begin == 1 and table[0].tolist() == [-1, 0, 1]
         right = end == w.out - 1 and table[-1].tolist() == [w.size - 2, w.size - 1, -1]
@@ -77,18 +81,26 @@ def _window(p: Problem, axes: Sequence[Axis], rows: int) -> dict[str, Any]:
 
 def _sum(p: Problem, axes: Sequence[Axis], result: Sequence[int], tap: Sequence[int]) -> Bound:
     """Return the kernel of one sum over taps, all but its arrays."""
-    all_rows = p.batch * axes[0].out * axes[1].out
-    rows = max(
-        1, min(JOB_WORK // (axes[2].out * len(tap) * p.filters), all_rows // blocking.MIN_JOBS)
-    )
-    slots = _window(p, axes, rows) | {"tap": np.array(tap, np.int64), "ahead": 0}
+    unit = kernels(p.dtype)
+    _, h, w = axes
+    planes = p.batch * axes[0].out
+    # Rows of windows that overlap share what they read: they go two at a time.
+    overlap = w.step == 1 and any(at + h.step in h.offset for at in h.offset)
+    pairs = overlap and p.filters >= unit.VL
+    rows = min(JOB_WORK // (w.out * len(tap) * p.filters), planes * h.out // blocking.MIN_JOBS)
+    rows = max(rows // 2 * 2, 2) if pairs else max(rows, 1)
+    block_planes, block_rows = max(rows // h.out, 1), min(rows, h.out)
+    slots = _window(p, axes, block_planes * block_rows, p.filters >= unit.VL) | {
+        "tap": np.array(tap, np.int64), "pairs": pairs, "ahead": 0,
+        "block_planes": block_planes, "block_rows": block_rows,
+    }  # fmt: skip
+    slots["scratch"] += REACH_BYTES * 2 * len(tap)
     for letter, axis, extent in zip("DHW", axes, result, strict=True):
         slots |= {f"Y{letter}": extent, f"U{letter}": axis.start, f"V{letter}": axis.stride}
-    unit = kernels(p.dtype)
     if beyond(p.batch * math.prod(axis.size for axis in axes) * p.filters * unit.itemsize):
-        slots["ahead"] = min(axes[1].step, len(axes[1].taps))
+        slots["ahead"] = min(h.step, len(h.taps))
     kernel: Kernel = unit.depthwise
-    return kernel.bind(-(-all_rows // rows), **slots)
+    return kernel.bind(-(-planes // block_planes) * -(-h.out // block_rows), **slots)
 
 
 @lru_cache(maxsize=512)
@@ -128,7 +140,7 @@ def _weight_gradient(p: Problem) -> tuple[Bound, int]:
     chunks = max(
         1, min(blocking.MIN_JOBS, rows, work // CHUNK_WORK, blocking.PARTIAL_BYTES // size)
     )
-    slots = _window(p, axes, -(-rows // chunks))
+    slots = _window(p, axes, -(-rows // chunks), True)
     lines = -(-p.filters * kernels(p.dtype).itemsize // 64)
     width = 64 * -(-lines // -(-lines // TILE_LINES))
     rows_of_x = p.kernel[0] * (p.kernel[1] + p.stride[1])
