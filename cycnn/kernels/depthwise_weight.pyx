@@ -19,7 +19,8 @@ from cycnn.kernels.depthwise_rows cimport (
 )
 from cycnn.kernels.reduce cimport column_sum
 from cycnn.kernels.simd cimport (
-    VL, prefetch, publish, real, vf, vf_add, vf_fma, vf_load_part, vf_store_part, vf_zero,
+    VL, prefetch, prefetch_far, publish, real, vf, vf_add, vf_fma, vf_load_part, vf_store_part,
+    vf_zero,
 )
 from cycnn.kernels.window cimport Window
 
@@ -134,15 +135,26 @@ cdef struct Three:
 cdef struct Next:
     # What the next rows will read, in the order of memory.
     const real* x
-    const real* x_end
     const real* dy
-    const real* dy_end
 
 
-cdef const real* fetch(const real* p, Py_ssize_t count, const real* end) noexcept nogil:
-    """Fetch the lines of `count` elements, but none beyond the end; return where to go on."""
-    count = max(min(count, <Py_ssize_t>(end - p)), <Py_ssize_t>0)
-    return fetch_lines(p, (count + LINE - 1) // LINE)
+cdef inline void pass_by(int stride, Next* next, Py_ssize_t size) noexcept nogil:
+    """Go on by `size` elements of dy.  Rows are taken to be as far apart as columns."""
+    next.x = next.x + stride * stride * size
+    next.dy = next.dy + size
+
+
+cdef inline void fetch_next(int stride, Next* next) noexcept nogil:
+    """Fetch a vector of dy, and what it meets of x, and go on."""
+    cdef const real* x = next.x
+    if stride == 1 and 2 * VL == LINE:          # half a line of each: in turns, a line of one
+        prefetch_far(x)
+        next.x = next.dy
+        next.dy = x + LINE
+    else:
+        fetch_lines(x, (stride * stride * VL + LINE - 1) // LINE)
+        prefetch_far(next.dy)
+        pass_by(stride, next, VL)
 
 
 cdef struct Part:
@@ -153,8 +165,7 @@ cdef struct Part:
     Py_ssize_t C
     Py_ssize_t count
     bint left, right            # does the first lack its first tap, the last one its last
-    Next* next                  # or NULL
-    Py_ssize_t next_x, next_dy  # elements of it to fetch beside one vector of channels
+    Next next                   # to be fetched meanwhile
 
 
 cdef inline Three begin_three(
@@ -203,6 +214,7 @@ cdef inline void correlate_threes(
     """Add x * dy over the outputs of a part, for the vector of channels at c."""
     cdef Py_ssize_t C = part.C, columns = C - c, step = stride * C, _j
     cdef Three s0 = begin_three(part, 0, whole, c), s1, s2
+    cdef Next next = part.next
     cdef vf d
     cdef const real* p0 = part.x[0] + c
     cdef const real* p1 = NULL
@@ -215,6 +227,7 @@ cdef inline void correlate_threes(
         s2 = begin_three(part, 2, whole, c)
         p2 = part.x[2] + c
     for _j in range(part.count - part.right):
+        fetch_next(stride, &next)   # a little at a time: a read would wait for many at once
         d = load(q, whole, columns)
         q = q + C
         add_output(stride, &s0, d, load(p0 + C, whole, columns), load(p0 + 2 * C, whole, columns))
@@ -242,23 +255,22 @@ cdef inline void correlate_threes(
 
 
 cdef inline void correlate_part(
-    int stride, const Part* part, Py_ssize_t threes, Py_ssize_t begin, Py_ssize_t end,
+    int stride, Part* part, Py_ssize_t threes, Py_ssize_t begin, Py_ssize_t end,
 ) noexcept nogil:
     """Do so for some channels; what a vector in part costs counts for little beside many others."""
     cdef Py_ssize_t c = begin
-    cdef Part rest = part[0]
+    cdef Part rest
     while c + VL <= end:
-        if part.next != NULL:
-            part.next.x = fetch(part.next.x, part.next_x, part.next.x_end)
-            part.next.dy = fetch(part.next.dy, part.next_dy, part.next.dy_end)
         if threes == 3:
             correlate_threes(3, stride, True, part, c)
         elif threes == 2:
             correlate_threes(2, stride, True, part, c)
         else:
             correlate_threes(1, stride, True, part, c)
+        pass_by(stride, &part.next, part.count * VL)
         c = c + VL
     if c < end:
+        rest = part[0]
         while threes > 0:
             threes = threes - 1
             rest.x[0] = part.x[threes]
@@ -280,34 +292,25 @@ cdef inline void correlate_row(
     part.count = end - begin
     part.left = begin == 0 and (run.edges & LEFT) != 0
     part.right = end == v.OW and (run.edges & RIGHT) != 0
-    part.next = next
-    part.next_dy = part.count * VL
-    part.next_x = part.next_dy * v.SH * stride
     while t < row.taps:
         threes = min((row.taps - t) // 3, <Py_ssize_t>3)
         for i in range(threes):
             part.x[i] = run.x + run.offset[t + 3 * i] + begin * stride * v.C
             part.dweight[i] = dweight + row.tap[t + 3 * i] * v.C
+        part.next = next[0]
         correlate_part(stride, &part, threes, first_channel, end_channel)
-        part.next = NULL
         t = t + 3 * threes
+    pass_by(stride, next, part.count * (end_channel - first_channel))
 
 
-cdef inline Next rows_after(
-    const DepthwiseWeightArgs* a, const Row* row, Py_ssize_t count,
-) noexcept nogil:
-    """Return what up to `count` rows after this one read that no row before them does."""
+cdef inline Next rows_after(const DepthwiseWeightArgs* a, const Row* row) noexcept nogil:
+    """Return what the rows after this one read that no row before them does."""
     cdef const Window* v = &a.window
-    cdef Py_ssize_t done = row.plane * v.OH + row.oh + 1
     cdef Next next
-    count = min(count, v.planes * v.OH - done)
-    next.x = next.x_end = NULL
+    next.x = row.runs.x + v.W * v.C
     if row.taps > 0:
-        next.x = row.runs.x + row.runs.offset[row.taps - 3] + v.W * v.C
-        next.x_end = min(next.x + count * v.SH * v.W * v.C,
-                         v.x + v.planes // v.OD * v.D * v.H * v.W * v.C)
-    next.dy = a.dy + done * v.OW * v.C
-    next.dy_end = next.dy + count * v.OW * v.C
+        next.x = next.x + row.runs.offset[row.taps - 3]
+    next.dy = a.dy + (row.plane * v.OH + row.oh + 1) * v.OW * v.C
     return next
 
 
@@ -317,7 +320,7 @@ cdef inline void correlate_tiles(
     """Add the part of some rows to dweight."""
     cdef Py_ssize_t OW = a.window.OW, C = a.window.C, r, i, c = 0
     cdef Py_ssize_t parts = (OW + a.columns - 1) // a.columns
-    cdef Next next = rows_after(a, rows + count - 1, count)
+    cdef Next next = rows_after(a, rows + count - 1)
     while c < C:
         for i in range(parts):
             for r in range(count):
