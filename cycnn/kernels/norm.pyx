@@ -87,11 +87,12 @@ cdef struct InputArgs:
 
 cdef enum:
     AHEAD = 4096            # elements from a row to what is fetched meanwhile
+    PIECE = 4 * LINE        # of a row, fetched at a time: more would keep waiting what is read now
 
 
-cdef inline void fetch_row(const real* x, Py_ssize_t width) noexcept nogil:
-    """Fetch the row AHEAD elements further on, into the second-level cache."""
-    fetch_lines(x + AHEAD, (width + LINE - 1) // LINE)
+cdef inline void fetch_piece(const real* x) noexcept nogil:
+    """Fetch the piece of a row AHEAD elements further on, into the second-level cache."""
+    fetch_lines(x + AHEAD, PIECE // LINE)
 
 
 cdef inline vf apart(const real* x, vf m, Py_ssize_t n) noexcept nogil:
@@ -235,10 +236,10 @@ cdef inline void apply_part(Rectifier f, const ApplyArgs* args, Py_ssize_t job) 
     cdef Py_ssize_t at = part.start, _r, c
     cdef vf slope = vf_set1(<real>a.slope)
     for _r in range(part.count):
-        if a.rows.beyond >= 2:      # x was written a short while ago
-            fetch_row(a.y + at, part.width)
         c = 0
         while c + VL <= part.width:
+            if a.rows.beyond >= 2 and c % PIECE == 0:   # x was written a short while ago
+                fetch_piece(a.y + at + c)
             apply_vector(f, &a, table + c, at + c, slope, VL)
             c = c + VL
         if c < part.width:
@@ -288,11 +289,11 @@ cdef inline void sum_part(
         sum[c] = 0
         product[c] = 0
     for _r in range(part.count):    # one by one: two arrays are read from memory best in order
-        if a.rows.beyond >= 2:
-            fetch_row(a.x + at, width)
-            fetch_row(a.dy + at, width)
         c = 0
         while c + VL <= width:
+            if a.rows.beyond >= 2 and c % PIECE == 0:
+                fetch_piece(a.x + at + c)
+                fetch_piece(a.dy + at + c)
             sum_vector(f, &a, mean, sum, product, at, c, slope, VL)
             c = c + VL
         if c < width:
@@ -376,12 +377,12 @@ cdef inline void input_part(Rectifier f, const InputArgs* args, Py_ssize_t job) 
     cdef Py_ssize_t at = part.start, _r, c
     cdef vf slope = vf_set1(<real>a.slope)
     for _r in range(part.count):
-        if a.rows.beyond >= 3:      # the sums have just read x and dy
-            fetch_row(a.x + at, part.width)
-            fetch_row(a.dy + at, part.width)
-            fetch_row(a.dx + at, part.width)
         c = 0
         while c + VL <= part.width:
+            if a.rows.beyond >= 3 and c % PIECE == 0:   # the sums have just read x and dy
+                fetch_piece(a.x + at + c)
+                fetch_piece(a.dy + at + c)
+                fetch_piece(a.dx + at + c)
             input_vector(f, &a, factors + c, at + c, c, slope, VL)
             c = c + VL
         if c < part.width:
