@@ -12,7 +12,7 @@ import cycnn
 from .helpers import run_python
 
 BUDGET = 0.030  # seconds beside numpy's own
-SHARE = 0.3  # of numpy's, which takes the better part of 100 ms, on a machine that is slow just now
+SHARE = 0.4  # of numpy's own, on a machine that is slow just now
 
 
 def test_import_adds_little_to_numpy():
