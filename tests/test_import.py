@@ -12,21 +12,19 @@ import cycnn
 from .helpers import run_python
 
 BUDGET = 0.030  # seconds beside numpy's own
-SHARE = 0.4  # of numpy's own, on a machine that is slow just now
 
 
 def test_import_adds_little_to_numpy():
     code = (
-        "import time; start = time.perf_counter(); import numpy; middle = time.perf_counter(); "
-        "import cycnn; print(middle - start, time.perf_counter() - middle)"
+        "import time, numpy; start = time.perf_counter(); import cycnn; "
+        "print(time.perf_counter() - start)"
     )
     seconds = []
     for _ in range(10):  # the machine may be busy: one quick import shows that it can be
-        numpy, ours = map(float, run_python(code).stdout.split())
-        if ours <= max(BUDGET, SHARE * numpy):
+        seconds.append(float(run_python(code).stdout))
+        if seconds[-1] <= BUDGET:
             return
-        seconds.append(f"{ours * 1e3:.0f} ms after numpy's {numpy * 1e3:.0f}")
-    pytest.fail(f"ten imports took {', '.join(seconds)}")
+    pytest.fail(f"the quickest of ten imports took {min(seconds) * 1e3:.0f} ms")
 
 
 def test_import_loads_no_optional_package():

@@ -26,6 +26,8 @@ INSIDE_SLOTS = "begin end shift edges "
 
 cdef enum:
     AHEAD = 256 * LINE          # from outputs to those whose lines are fetched meanwhile
+    ALONE = 8                   # outputs that a tile has of one row
+    PAIRED = MR // 6 * 4        # and of each of two, beside twice the weights: four, or eight
 
 
 cdef struct DepthwiseArgs:
@@ -85,9 +87,9 @@ cdef inline void convolve_channels(
 cdef inline void convolve_run(
     int rows, int stride, Group* g, Py_ssize_t count, Py_ssize_t edges, real* y,
 ) noexcept nogil:
-    """Write a run in equal groups of at most eight outputs, or as many as two rows allow."""
-    cdef bint wide = rows == 1 or MR > 6
-    cdef Py_ssize_t done = 0, pixels, groups = (count + 7) // 8 if wide else (count + 3) // 4
+    """Write a run in equal groups of outputs."""
+    cdef Py_ssize_t most = ALONE if rows == 1 else PAIRED
+    cdef Py_ssize_t done = 0, pixels, groups = (count + most - 1) // most
     while groups > 0:
         pixels = (count - done + groups - 1) // groups
         g.edges = edges
@@ -95,13 +97,13 @@ cdef inline void convolve_run(
             g.edges = g.edges & ~LEFT
         if done + pixels < count:
             g.edges = g.edges & ~RIGHT
-        if wide and pixels == 8:
+        if most > 4 and pixels == 8:
             convolve_channels(rows, 8, stride, g, done, y)
-        elif wide and pixels == 7:
+        elif most > 4 and pixels == 7:
             convolve_channels(rows, 7, stride, g, done, y)
-        elif wide and pixels == 6:
+        elif most > 4 and pixels == 6:
             convolve_channels(rows, 6, stride, g, done, y)
-        elif wide and pixels == 5:
+        elif most > 4 and pixels == 5:
             convolve_channels(rows, 5, stride, g, done, y)
         elif pixels == 4:
             convolve_channels(rows, 4, stride, g, done, y)

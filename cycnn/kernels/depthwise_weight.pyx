@@ -138,7 +138,7 @@ cdef struct Next:
     const real* dy
 
 
-cdef inline void pass_by(int stride, Next* next, Py_ssize_t size) noexcept nogil:
+cdef inline void advance(int stride, Next* next, Py_ssize_t size) noexcept nogil:
     """Go on by `size` elements of dy.  Rows are taken to be as far apart as columns."""
     next.x = next.x + stride * stride * size
     next.dy = next.dy + size
@@ -154,7 +154,7 @@ cdef inline void fetch_next(int stride, Next* next) noexcept nogil:
     else:
         fetch_lines(x, (stride * stride * VL + LINE - 1) // LINE)
         prefetch_far(next.dy)
-        pass_by(stride, next, VL)
+        advance(stride, next, VL)
 
 
 cdef struct Part:
@@ -267,7 +267,7 @@ cdef inline void correlate_part(
             correlate_threes(2, stride, True, part, c)
         else:
             correlate_threes(1, stride, True, part, c)
-        pass_by(stride, &part.next, part.count * VL)
+        advance(stride, &part.next, part.count * VL)
         c = c + VL
     if c < end:
         rest = part[0]
@@ -300,7 +300,7 @@ cdef inline void correlate_row(
         part.next = next[0]
         correlate_part(stride, &part, threes, first_channel, end_channel)
         t = t + 3 * threes
-    pass_by(stride, next, part.count * (end_channel - first_channel))
+    advance(stride, next, part.count * (end_channel - first_channel))
 
 
 cdef inline Next rows_after(const DepthwiseWeightArgs* a, const Row* row) noexcept nogil:
