@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from numpy.typing import DTypeLike
@@ -106,6 +105,8 @@ class Graph(Model):
 
         Raises ValueError if that cannot be, or if a node or an input leads nowhere.
         """
+        from graphlib import CycleError, TopologicalSorter  # a millisecond, which can wait
+
         reads = {node: [_node(name) for name in names] for node, (_, names) in self.nodes.items()}
         try:
             order = tuple(TopologicalSorter(reads).static_order())
