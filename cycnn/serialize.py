@@ -18,16 +18,16 @@ import io
 import json
 import math
 import os
-import secrets
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from cycnn._check import Array
+from cycnn._check import Array, float_dtype
 from cycnn.graph import Model
 from cycnn.layers import REGISTRY, Layer, Source, Weight
 from cycnn.layers.building import as_shapes
@@ -121,6 +121,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
     It is written beside `path`, so that the last step is one rename; an error leaves no trace.
     """
+    import secrets  # which brings hmac and random: reading a file can do without
+
     target = Path(path).resolve()
     temporary = target.with_name(f".cycnn-{secrets.token_hex(8)}.tmp")
     try:
@@ -325,9 +327,14 @@ class _Stored(Source):
     """Gives a model under construction the arrays of a file, and collects what does not fit."""
 
     def __init__(self, arrays: dict[str, Array], dtype: str) -> None:
-        super().__init__(0, dtype)
+        self.dtype = float_dtype(dtype)
         self.left = dict(arrays)
         self.problems: list[str] = []
+
+    @cached_property
+    def rng(self) -> np.random.Generator:
+        """Seeds the layers that draw while they train; models without do not load numpy.random."""
+        return np.random.default_rng(0)
 
     def array(self, name: str, weight: Weight) -> Array:
         """Return the array called `name`; an empty one, and a problem noted, if it does not fit."""

@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 import cycnn
 from cycnn import engine, ops
 from cycnn.ops import algorithm, winograd
-from cycnn.ops.algorithm import choose
+from cycnn.ops.cost import choose
 from cycnn.ops.problem import resolve
 
 from . import reference
@@ -17,7 +17,7 @@ from .helpers import DTYPES, at_offset, integers, normal, run_python, same_bits
 
 # Error, in eps of the largest sum of |x| |w|: what docs/performance.md promises.
 BOUND = {"direct": 4, "winograd2": 4, "winograd4": 12}
-ALGORITHMS = tuple(winograd.OUTPUTS)
+ALGORITHMS = tuple(algorithm.OUTPUTS)
 
 CASES = [  # x, kernel, filters, options: sizes that fill neither tiles nor vectors, and that do
     ((1, 1, 1, 1), (3, 3), 1, {"padding": 1}),

@@ -118,8 +118,8 @@ class Layer:
         """Return the parameters and buffers that the layer needs for this input shape."""
         return {}
 
-    def seed(self, rng: np.random.Generator) -> None:
-        """Draw what else is random, once, when the layer is built."""
+    def seed(self, source: Source) -> None:
+        """Draw what else is random from `source.rng`, once, when the layer is built."""
 
     def macs(self, input_shape: Shapes) -> int:
         """Return the multiply-adds of its weights for one sample."""
@@ -184,7 +184,7 @@ class Layer:
                     self._parameters[name] = Parameter(values, trainable=not self.frozen)
                 else:
                     self._buffers[name] = np.array(array, np.float64)  # as statistics are kept
-            self.seed(source.rng)
+            self.seed(source)
             self._input_shape, self._output_shape = input_shape, output_shape
             self._dtype = source.dtype
         self._kinds.add(kinds(input_shape))

@@ -41,8 +41,13 @@ class Source:
     """
 
     def __init__(self, rng: Rng, dtype: DTypeLike) -> None:
-        self.rng = np.random.default_rng(rng)
+        self._rng = np.random.default_rng(rng)
         self.dtype = float_dtype(dtype)
+
+    @property
+    def rng(self) -> "np.random.Generator":
+        """Draws the weights, and what else a layer draws while it is built."""
+        return self._rng
 
     def array(self, name: str, weight: Weight) -> Array:
         """Return the starting values of the array called `name`."""

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from cycnn import engine, ops
 from cycnn._check import Array, real_number
 from cycnn.layers.base import Backward, Layer, register
-from cycnn.layers.building import flag
+from cycnn.layers.building import Source, flag
 
 
 @register
@@ -50,9 +50,9 @@ class Dropout(Layer):
         self.rate = float(rate)
         self.channelwise = flag(channelwise, "Dropout: channelwise")
 
-    def seed(self, rng: np.random.Generator) -> None:
+    def seed(self, source: Source) -> None:
         """Begin the stream of seeds."""
-        self._seeds = np.random.default_rng(rng.integers(2**63))
+        self._seeds = np.random.default_rng(source.rng.integers(2**63))
 
     def __call__(self, x: ArrayLike, training: bool = False) -> tuple[Array, Backward]:
         """Map x (N, ..., C) to y of the same shape; outside training y is x."""

@@ -14,7 +14,6 @@ from cycnn._check import Array, integer
 from cycnn.init import Shape
 from cycnn.layers.base import Backward, Layer, register
 from cycnn.layers.building import Reach, Shapes, axis_from_front, sample_axis
-from cycnn.ops.rearrange import borders
 from cycnn.ops.window import PADDING_MODES
 
 Borders = int | Sequence[tuple[int, int]]
@@ -190,7 +189,7 @@ class Bordered(Layer):
     def _border(self, value: Any, argument: str) -> Any:
         """Return what the constructor was given, checked as far as it can be without an input."""
         given = isinstance(value, (tuple, list, np.ndarray))
-        checked = borders(value, len(value) if given else 1, argument)
+        checked = ops.borders(value, len(value) if given else 1, argument)
         return checked if given else checked[0][0]
 
     def _each(self, value: Any, shape: Shapes, argument: str) -> tuple[tuple[int, int], ...]:
@@ -201,7 +200,7 @@ class Bordered(Layer):
                 f"{type(self).__name__}: input must have 1 to 3 spatial axes and the channels, "
                 f"got shape {shape}"
             )
-        return borders(value, axes, argument)
+        return ops.borders(value, axes, argument)
 
 
 @register

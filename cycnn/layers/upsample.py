@@ -10,7 +10,6 @@ from cycnn import ops
 from cycnn._check import Array, per_axis
 from cycnn.layers.base import Backward, Layer, register
 from cycnn.layers.building import Shapes, flag
-from cycnn.ops.rearrange import UPSAMPLE_MODES
 
 
 @register
@@ -57,10 +56,7 @@ class Upsample(Layer):
         per_axis(
             factor, len(factor) if isinstance(factor, (tuple, list)) else 1, "Upsample: factor"
         )
-        if mode not in UPSAMPLE_MODES:
-            raise ValueError(
-                f"Upsample: mode must be one of {', '.join(UPSAMPLE_MODES)}, got {mode!r}"
-            )
+        ops.check_upsample_mode(mode)
         if flag(align_corners, "Upsample: align_corners") and mode != "linear":
             raise ValueError('Upsample: align_corners must be False unless mode is "linear"')
         self.factor, self.mode, self.align_corners = factor, mode, bool(align_corners)

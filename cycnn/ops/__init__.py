@@ -1,111 +1,84 @@
 """Pure functions on arrays: each checks, allocates, and hands one plan to the engine.
 
 Arrays are C-contiguous, channels last, float32 or float64; results come from the engine's pool.
+
+A function's module is imported when the function is first asked for, so that `import cycnn` waits
+for none of them and a model for those of its own layers (SPEC 1 of Scientific Python, "Lazy loading
+of submodules and functions"); `__init__.pyi` is this page for type checkers and editors.
 """
 
-from cycnn.ops.activation import (
-    activation,
-    activation_backward,
-    log_softmax,
-    log_softmax_backward,
-    prelu,
-    prelu_backward,
-    softmax,
-    softmax_backward,
-)  # fmt: skip
-from cycnn.ops.algorithm import ALGORITHMS, check_algorithm, planned_for
-from cycnn.ops.bias import add_bias, bias_gradient
-from cycnn.ops.conv import conv, conv_backward_input, conv_backward_weight, conv_output_shape
-from cycnn.ops.conv_transpose import (
-    conv_transpose,
-    conv_transpose_backward_input,
-    conv_transpose_backward_weight,
-    conv_transpose_output_shape,
-)  # fmt: skip
-from cycnn.ops.dense import dense, dense_backward_input, dense_backward_weight
-from cycnn.ops.elementwise import (
-    add,
-    concat,
-    dropout,
-    relu,
-    relu_backward,
-    scale,
-    split,
-)  # fmt: skip
-from cycnn.ops.global_pool import (
-    global_avg_pool,
-    global_avg_pool_backward,
-    global_max_pool,
-    global_max_pool_backward,
-    max_unpool,
-    max_unpool_backward,
-)  # fmt: skip
-from cycnn.ops.group_norm import group_norm, group_norm_backward
-from cycnn.ops.locally_connected import (
-    locally_connected,
-    locally_connected_backward_input,
-    locally_connected_backward_weight,
-)  # fmt: skip
-from cycnn.ops.loss import softmax_cross_entropy
-from cycnn.ops.lrn import local_response_norm, local_response_norm_backward
-from cycnn.ops.merge import channel_dropout, maximum, maximum_backward, multiply, multiply_backward
-from cycnn.ops.norm import (
-    Normalisation,
-    batch_norm,
-    batch_norm_backward,
-    batch_norm_inference,
-    channel_statistics,
-    standardize,
-)  # fmt: skip
-from cycnn.ops.optim import adagrad_update, adam_update, lion_update, rmsprop_update, sgd_update
-from cycnn.ops.pool import (
-    adaptive_avg_pool,
-    adaptive_avg_pool_backward,
-    adaptive_max_index,
-    adaptive_max_pool,
-    adaptive_max_pool_backward,
-    avg_pool,
-    avg_pool_backward,
-    lp_pool,
-    lp_pool_backward,
-    max_pool,
-    max_pool_backward,
-    max_pool_index,
-)  # fmt: skip
-from cycnn.ops.rearrange import crop, crop_backward, pad, pad_backward, upsample, upsample_backward
-from cycnn.ops.regression_loss import (
-    absolute_loss,
-    binary_hinge_loss,
-    hinge_loss,
-    huber_loss,
-    logistic_loss,
-    soft_cross_entropy,
-    squared_loss,
-)  # fmt: skip
-from cycnn.ops.row_norm import row_norm, row_norm_backward
-from cycnn.ops.slices import permute, slice_axis, slice_axis_backward
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
 
-__all__ = [
-    "ALGORITHMS", "check_algorithm", "planned_for",
-    "Normalisation", "absolute_loss", "activation", "activation_backward", "adagrad_update",
-    "adam_update",
-    "adaptive_avg_pool", "adaptive_avg_pool_backward", "adaptive_max_index", "adaptive_max_pool",
-    "adaptive_max_pool_backward", "add", "add_bias", "avg_pool", "avg_pool_backward",
-    "batch_norm", "batch_norm_backward", "batch_norm_inference",
-    "bias_gradient", "binary_hinge_loss", "channel_dropout", "channel_statistics", "concat",
-    "conv", "conv_backward_input", "conv_backward_weight", "conv_output_shape", "conv_transpose",
-    "conv_transpose_backward_input", "conv_transpose_backward_weight",
-    "conv_transpose_output_shape", "crop", "crop_backward", "dense", "dense_backward_input",
-    "dense_backward_weight", "dropout", "global_avg_pool",
-    "global_avg_pool_backward", "global_max_pool", "global_max_pool_backward", "group_norm",
-    "group_norm_backward", "hinge_loss", "huber_loss", "lion_update", "local_response_norm",
-    "local_response_norm_backward", "locally_connected", "locally_connected_backward_input",
-    "locally_connected_backward_weight", "log_softmax", "log_softmax_backward", "logistic_loss",
-    "lp_pool", "lp_pool_backward", "max_pool", "max_pool_backward", "max_pool_index",
-    "max_unpool", "max_unpool_backward", "maximum", "maximum_backward", "multiply",
-    "multiply_backward", "pad", "pad_backward", "permute", "prelu",
-    "prelu_backward", "relu", "relu_backward", "rmsprop_update", "row_norm", "row_norm_backward",
-    "scale", "sgd_update", "slice_axis", "slice_axis_backward", "soft_cross_entropy", "softmax",
-    "softmax_backward", "softmax_cross_entropy", "split", "squared_loss", "standardize",
-    "upsample", "upsample_backward",
-]  # fmt: skip
+_FUNCTIONS = {
+    "activation": (
+        "activation activation_backward log_softmax log_softmax_backward prelu prelu_backward "
+        "softmax softmax_backward"
+    ),
+    "algorithm": "ALGORITHMS check_algorithm planned_for",
+    "bias": "add_bias bias_gradient",
+    "conv": "conv conv_backward_input conv_backward_weight conv_output_shape",
+    "conv_transpose": (
+        "conv_transpose conv_transpose_backward_input conv_transpose_backward_weight "
+        "conv_transpose_output_shape"
+    ),
+    "dense": "dense dense_backward_input dense_backward_weight",
+    "elementwise": "add concat dropout relu relu_backward scale split",
+    "global_pool": (
+        "global_avg_pool global_avg_pool_backward global_max_pool global_max_pool_backward "
+        "max_unpool max_unpool_backward"
+    ),
+    "group_norm": "group_norm group_norm_backward",
+    "locally_connected": (
+        "locally_connected locally_connected_backward_input locally_connected_backward_weight"
+    ),
+    "loss": "softmax_cross_entropy",
+    "lrn": "local_response_norm local_response_norm_backward",
+    "merge": "channel_dropout maximum maximum_backward multiply multiply_backward",
+    "norm": (
+        "Normalisation batch_norm batch_norm_backward batch_norm_inference channel_statistics "
+        "standardize"
+    ),
+    "optim": "adagrad_update adam_update lion_update rmsprop_update sgd_update",
+    "pool": (
+        "adaptive_avg_pool adaptive_avg_pool_backward adaptive_max_index adaptive_max_pool "
+        "adaptive_max_pool_backward avg_pool avg_pool_backward lp_pool lp_pool_backward max_pool "
+        "max_pool_backward max_pool_index"
+    ),
+    "rearrange": (
+        "borders check_upsample_mode crop crop_backward pad pad_backward upsample upsample_backward"
+    ),
+    "regression_loss": (
+        "absolute_loss binary_hinge_loss hinge_loss huber_loss logistic_loss soft_cross_entropy "
+        "squared_loss"
+    ),
+    "row_norm": "row_norm row_norm_backward",
+    "slices": "permute slice_axis slice_axis_backward",
+}
+_HOMES = {name: module for module, names in _FUNCTIONS.items() for name in names.split()}
+
+__all__ = sorted(_HOMES)
+
+
+class _Ops(ModuleType):
+    """The package `cycnn.ops`: it looks for its functions in their own modules."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        setattr(self, name, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing cycnn.ops.conv would make `ops.conv` the module: the name is the function's.
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_HOMES})
+
+
+sys.modules[__name__].__class__ = _Ops

@@ -1,26 +1,13 @@
-"""Which algorithm computes a convolution: the one that a model of their costs finds cheapest.
-
-A choice follows from the shape of the layer and the number of rows that the plan was made for:
-never from threads, nor, in prediction, from how many rows came.
-"""
+"""Which algorithm a convolution may have: asked for by name, by the environment or by its layer."""
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
-from types import SimpleNamespace
 
-import numpy as np
-
-from cycnn.engine import kernels
-from cycnn.ops import blocking
-from cycnn.ops.problem import Problem, forward_axes, input_gradient_axes
-from cycnn.ops.winograd import OUTPUTS, fits, tiles_fit, tiling
-
+OUTPUTS = {"winograd4": 4, "winograd2": 2}  # of a tile, per axis
 ALGORITHMS = ("auto", "direct", *OUTPUTS)
 
 
@@ -34,17 +21,30 @@ def _default() -> str:
 DEFAULT = _default()
 """What "auto" stands for, where it fits; CYCNN_ALGORITHM sets it."""
 
-_rows: ContextVar[int | None] = ContextVar("rows", default=None)
+ROWS: ContextVar[int | None] = ContextVar("rows", default=None)
 
 
 @contextmanager
 def planned_for(rows: int) -> Iterator[None]:
     """Within, algorithms are chosen as if every batch had `rows` rows."""
-    token = _rows.set(rows)
+    token = ROWS.set(rows)
     try:
         yield
     finally:
-        _rows.reset(token)
+        ROWS.reset(token)
+
+
+def tiles_fit(
+    outputs: int, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int
+) -> bool:
+    """Whether tiles of `outputs` per axis compute a convolution of these three spatial axes."""
+    flat = tuple(kernel[1:]) == (1, 3)
+    return (
+        groups == 1
+        and (tuple(kernel[1:]) == (3, 3) or (flat and outputs == 4))
+        and stride[2] == dilation[2] == 1
+        and (flat or stride[1] == dilation[1] == 1)
+    )
 
 
 def check_algorithm(
@@ -66,124 +66,3 @@ def check_algorithm(
             f"the last axes, stride and dilation 1 there and groups=1, got kernel {tuple(kernel)}, "
             f"stride {tuple(stride)}, dilation {tuple(dilation)}, groups={groups}"
         )
-
-
-def choose(p: Problem, direction: str, algorithm: str) -> str:
-    """Return the algorithm for one direction ("forward", "input" or "weight") of a convolution.
-
-    One asked for by name that does not compute this direction (an input gradient with a stride in
-    depth) gives way to "direct".
-
-    Raises
-    ------
-    ValueError
-        If `algorithm` is unknown, or an algorithm that does not compute `p`.
-    """
-    if algorithm != "auto":
-        check_algorithm(algorithm, p.kernel, p.stride, p.dilation, p.groups, "conv")
-    elif DEFAULT == "auto":
-        rows = _rows.get()
-        return _cheapest(p if rows is None else p._replace(batch=rows), direction)
-    name = DEFAULT if algorithm == "auto" else algorithm
-    return name if name in OUTPUTS and fits(p, direction, OUTPUTS[name]) else "direct"
-
-
-@lru_cache(maxsize=2048)
-def _cheapest(p: Problem, direction: str) -> str:
-    names = [name for name in OUTPUTS if fits(p, direction, OUTPUTS[name])]
-    if not names:
-        return "direct"
-    costs = {name: winograd_cost(p, direction, OUTPUTS[name]) for name in names}
-    costs["direct"] = direct_cost(p, direction)
-    return min(costs, key=costs.__getitem__)
-
-
-# What they cost, in cycles of one core
-#
-# Each cost is a sum of counts times cycles.  The cycles were fitted to measured times of every
-# 3 x 3 layer of the benchmark networks at training's batch and at batch 1, in two instruction
-# sets.  Only their order matters: `benchmarks/compare.py conv --auto` holds it to measurements.
-# --------------------------------------------------------------------------------
-
-
-# Weights of more bytes come from far away: no second-level cache holds them.
-NEAR_BYTES = 1 << 20
-
-
-def _product(
-    rows: float, inputs: float, columns: int, unit: SimpleNamespace
-) -> tuple[float, float]:
-    """Return the multiply-adds and the stores of a matrix product, in vectors, rows filled up."""
-    third = unit.MR // 3
-    stores = float(math.ceil(rows / third) * third * -(-columns // unit.VL))
-    return stores * inputs, stores
-
-
-def _share_inside(p: Problem) -> float:
-    """Return the share of taps that read a pixel rather than a zero of the border."""
-    if p.mode != "zeros":
-        return 1.0
-    return math.prod(float(np.mean(axis.table >= 0)) for axis in forward_axes(p))
-
-
-@lru_cache(maxsize=2048)
-def folds(p: Problem) -> bool:
-    """Whether the direct input gradient is a product with a column for each tap, folded."""
-    return p.groups == 1 and p.taps > 1 and _folded_cost(p) < _sum_cost(p, "input")
-
-
-def direct_cost(p: Problem, direction: str) -> float:
-    """Return about how many cycles of one core the direct kernels take."""
-    cost = _sum_cost(p, direction)
-    return min(cost, _folded_cost(p)) if direction == "input" else cost
-
-
-def _folded_cost(p: Problem) -> float:
-    unit, columns = kernels(p.dtype), p.taps * p.channels
-    pixels = p.batch * math.prod(p.out)
-    products = float(p.filters * -(-columns // unit.VL))
-    return pixels * (0.52 * products + 2.2 * columns) + 1.9 * columns * p.filters
-
-
-def _sum_cost(p: Problem, direction: str) -> float:
-    unit = kernels(p.dtype)
-    pixels = p.batch * math.prod(p.out)
-    if direction == "weight":
-        products, stores = _product(p.taps * p.channels, pixels, p.filters, unit)
-        return 0.55 * products + 2.9 * stores + 4.7 * pixels * p.filters / float(unit.VL)
-    backward = direction == "input"
-    inputs, columns = (p.filters, p.channels) if backward else (p.channels, p.filters)
-    products, stores = _product(pixels, p.taps * inputs, columns, unit)
-    inside = _share_inside(p)
-    weights = p.taps * p.channels * p.filters
-    if pixels <= unit.FEW and not backward:  # read where they lie
-        longer = 0.5 + float(unit.VL * unit.itemsize) / 64  # than a vector of 32 bytes takes
-        return longer * (2.0 + 1.05 * pixels * inside) * weights / float(unit.VL)
-    if inside < 0.9 and pixels > blocking.BLOCK_PIXELS:  # zeros are left out
-        products *= inside
-    packing = 11.2 if pixels > blocking.BLOCK_PIXELS else 6.0  # by the jobs that read them
-    return 0.52 * products + 4.4 * stores + weights * (1.9 if backward else packing / unit.VL)
-
-
-def winograd_cost(p: Problem, direction: str, outputs: int) -> float:
-    """Return about how many cycles of one core Winograd's algorithm takes."""
-    unit = kernels(p.dtype)
-    axes, channels, filters = forward_axes(p), p.channels, p.filters
-    if direction == "input":
-        ((axes, _),) = input_gradient_axes(p)
-        channels, filters = filters, channels
-    t = tiling(p.batch, axes, channels, filters, outputs, p.dtype)
-    tile_inputs = t.number * t.elements * -(-t.inputs // unit.VL)
-    tile_outputs = t.number * t.elements * -(-filters // unit.VL)
-    if direction == "weight":
-        products, stores = _product(t.inputs, t.number, filters, unit)
-        transforms: float = 14.7 * tile_inputs + 6.0 * tile_outputs
-        return t.elements * (0.56 * products + 4.3 * stores) + transforms
-    products, stores = _product(t.number, t.inputs, filters, unit)
-    weights = 3.5 * t.elements * t.inputs * -(-filters // unit.VL)
-    if p.taps * channels * filters * unit.itemsize > NEAR_BYTES:
-        weights += 4.0 * p.taps * channels * -(-filters // unit.VL)
-    if direction == "input":  # transposed one by one
-        weights += 0.75 * p.taps * p.channels * p.filters
-    transforms = 7.2 * tile_inputs + weights
-    return t.elements * (0.59 * products + 5.8 * stores) + transforms

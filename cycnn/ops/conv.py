@@ -23,8 +23,9 @@ import numpy as np
 from cycnn._check import Array
 from cycnn.engine import Block, Bound, Plan, beyond, empty, kernels, outside_plans, zeros
 from cycnn.ops import blocking, depthwise, weight_gradient, winograd
-from cycnn.ops.algorithm import choose, folds
+from cycnn.ops.algorithm import OUTPUTS
 from cycnn.ops.blocking import Axis, Scratch
+from cycnn.ops.cost import choose, folds
 from cycnn.ops.problem import (
     Problem,
     conv_output_shape,
@@ -314,8 +315,8 @@ def conv(
         return y
     if p.depthwise:
         depthwise.forward(p, x, weight, bias, y, flags)
-    elif name in winograd.OUTPUTS:
-        s = winograd.forward(p, winograd.OUTPUTS[name], get_num_threads())
+    elif name in OUTPUTS:
+        s = winograd.forward(p, OUTPUTS[name], get_num_threads())
         winograd.run_sum(s, x, weight, bias, y, flags)
     else:
         _run_sums([_forward(p, get_num_threads())], x, weight, bias, y, flags)
@@ -357,8 +358,8 @@ def conv_backward_input(
     dx = empty(x_shape, dy.dtype)
     if p.depthwise:
         depthwise.backward_input(p, dy, weight, dx)
-    elif name in winograd.OUTPUTS:
-        s = winograd.input_gradient(p, winograd.OUTPUTS[name], get_num_threads())
+    elif name in OUTPUTS:
+        s = winograd.input_gradient(p, OUTPUTS[name], get_num_threads())
         winograd.run_sum(s, dy, weight, None, dx, 0)
     elif folds(p):
         _run_fold(p, dy, weight, dx)
@@ -429,8 +430,8 @@ def conv_backward_weight(
     if p.depthwise:
         depthwise.backward_weight(p, dy, x, dweight, dbias)
         return dweight, dbias
-    if name in winograd.OUTPUTS:
-        winograd.backward_weight(p, winograd.OUTPUTS[name], dy, x, dweight, dbias)
+    if name in OUTPUTS:
+        winograd.backward_weight(p, OUTPUTS[name], dy, x, dweight, dbias)
     else:
         weight_gradient.backward_weight(p, dy, x, dweight, dbias)
     return dweight, dbias

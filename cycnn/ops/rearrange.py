@@ -381,6 +381,11 @@ def upsample_backward(
 
 
 def _factors(factor: Any, sizes: Sequence[int], mode: str) -> tuple[int, ...]:
+    check_upsample_mode(mode)
+    return per_axis(factor, len(sizes), "Upsample: factor")
+
+
+def check_upsample_mode(mode: str) -> None:
+    """Raise ValueError unless `mode` is one that `upsample` knows."""
     if mode not in UPSAMPLE_MODES:
         raise ValueError(f"Upsample: mode must be one of {', '.join(UPSAMPLE_MODES)}, got {mode!r}")
-    return per_axis(factor, len(sizes), "Upsample: factor")

@@ -16,12 +16,11 @@ import numpy as np
 from cycnn._check import Array
 from cycnn.engine import Bound, Plan, cache_sizes, empty, kernels
 from cycnn.ops import blocking
+from cycnn.ops.algorithm import tiles_fit
 from cycnn.ops.blocking import Axis, Ints, Scratch
 from cycnn.ops.partials import add_partials
 from cycnn.ops.problem import Problem, forward_axes, input_gradient_axes
 from cycnn.threads import get_num_threads
-
-OUTPUTS = {"winograd4": 4, "winograd2": 2}  # of a tile, per axis
 
 # A multiple of the rows of every build's register tile.
 TILES = 12
@@ -37,19 +36,6 @@ WEIGHT_CHANNELS = 16
 WEIGHT_BYTES = 64 << 20
 # Kernels whose weights one job transforms, and jobs that there should be.
 FUSED_KERNELS, FUSED_JOBS = 64, 16
-
-
-def tiles_fit(
-    outputs: int, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], groups: int
-) -> bool:
-    """Whether tiles of `outputs` per axis compute a convolution of these three spatial axes."""
-    flat = tuple(kernel[1:]) == (1, 3)
-    return (
-        groups == 1
-        and (tuple(kernel[1:]) == (3, 3) or (flat and outputs == 4))
-        and stride[2] == dilation[2] == 1
-        and (flat or stride[1] == dilation[1] == 1)
-    )
 
 
 def fits(p: Problem, direction: str, outputs: int) -> bool:
