@@ -22,7 +22,6 @@ from .helpers import normal, run_python, same_bits
 NOT_REPLAYED = {
     "Conv3", "Conv5", "DepthwiseConv2",  # borders that are no zeros
     "GroupNorm0", "GroupNorm1", "GroupNorm2", "InstanceNorm0", "InstanceNorm1", "Lambda0",
-    "Normalize0", "Normalize1", "PReLU0", "PReLU1", "Slice0", "Slice1", "Slice2",
 }  # fmt: skip
 
 
@@ -93,6 +92,21 @@ def test_every_fusion(rng, merge, monkeypatch):
     model = model_of(
         cycnn.Parallel([layers, [], [cycnn.ReLU()]], getattr(cycnn, merge)()), (4, 5, 3)
     )
+    assert len(assert_same_steps(rng, model, monkeypatch)) == 2
+
+
+def test_given_statistics(rng, monkeypatch):
+    """Those of a frozen BatchNorm and of a Normalize that comes first."""
+    model = cycnn.Sequential(
+        [
+            cycnn.Normalize(), cycnn.Conv(4, 3), cycnn.BatchNorm(), cycnn.ReLU(), cycnn.Conv(4, 3),
+            cycnn.Flatten(), cycnn.Dense(3),
+        ],
+        input_shape=(7, 7, 3), rng=0,
+    )  # fmt: skip
+    model[0].adapt(normal(rng, (5, 7, 7, 3)))
+    model(normal(rng, (8, 7, 7, 3)), training=True)  # moves running statistics
+    model[2].freeze()
     assert len(assert_same_steps(rng, model, monkeypatch)) == 2
 
 
@@ -357,10 +371,15 @@ def test_predictions_see_what_changes(rng):
     assert same_bits(after, predicted(model, x, None)) and not same_bits(after, before)
 
 
-def test_predictions_of_normalised_models_are_run(rng):
+def test_predictions_of_normalised_models(rng):
     model, x = small(), normal(rng, (4, 6, 6, 2))
     assert all(same_bits(model.predict(x), predicted(model, x, None)) for _ in range(HABIT + 2))
-    assert leases(model) == 0  # the table of running statistics is NumPy's
+    assert leases(model) == 1
+    before = model.predict(x)
+    trainer = cycnn.Trainer(model, cycnn.CrossEntropy(), cycnn.SGD(0.1))
+    trainer.fit(x, [0, 1, 2, 0], epochs=1, verbose=0)  # which moves running statistics
+    assert same_bits(model.predict(x), predicted(model, x, None))
+    assert not same_bits(model.predict(x), before) and leases(model) == 1
 
 
 def test_threads_predict_with_one_model(rng):

@@ -146,7 +146,9 @@ class Model(Composite):
         x : array_like of shape (N, *input_shape), or a tuple of them for several inputs
             N may be 0. Cast to the model's dtype batch by batch.
         batch_size : int, optional
-            Rows that go through the model at a time: more need more memory.
+            Rows that go through the model at a time: more need more memory. Algorithms are chosen
+            for so many rows, whatever number comes, so the last bits differ between batch sizes,
+            and rows that come one by one are answered soonest with 1.
 
         Returns
         -------

@@ -40,6 +40,17 @@ cdef struct StatisticsArgs:
     double eps, momentum
     Rows rows
 
+cdef struct TableArgs:
+    const real* gamma       # IN   (C), or NULL for ones
+    const real* beta        # IN   (C), or NULL for zeros
+    const double* mean      # IN   (C)
+    const double* spread    # IN   (C): variance, or what its root would be
+    real* table             # OUT  (3, period), as above
+    Py_ssize_t rooted       # 1: spread is the standard deviation, and eps is 0
+    Py_ssize_t channels     # of a job
+    double eps
+    Rows rows
+
 cdef struct ApplyArgs:
     const real* x           # IN   (rows, C)
     const real* residual    # IN   (rows, C) or NULL
@@ -175,6 +186,29 @@ cdef void batch_norm_statistics(const void* args, Py_ssize_t job, char* scratch)
         partial[a.rows.period + c] = <double>square[c] - d * <double>sum[c]
 
 
+cdef inline void write_column(
+        const Rows* rows, Py_ssize_t c, double mean, double scale, double shift, real* table,
+) noexcept nogil:
+    """Write what normalising reads for channel c, in each of its columns."""
+    cdef Py_ssize_t p = c
+    while p < rows.period:
+        table[p] = <real>mean
+        table[rows.period + p] = <real>scale
+        table[2 * rows.period + p] = <real>(shift + rounding(mean) * scale)
+        p = p + rows.C
+
+
+cdef void batch_norm_table(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """Write what normalising by given statistics reads.  One job is `channels` of them."""
+    cdef const TableArgs* a = <const TableArgs*>args
+    cdef Py_ssize_t begin = job * a.channels, end = min(begin + a.channels, a.rows.C), c
+    cdef double deviation
+    for c in range(begin, end):
+        deviation = a.spread[c] if a.rooted else sqrt(a.spread[c] + a.eps)
+        write_column(&a.rows, c, a.mean[c], (1.0 if a.gamma == NULL else a.gamma[c]) / deviation,
+                     0.0 if a.beta == NULL else a.beta[c], a.table)
+
+
 cdef void batch_norm_merge(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """mean and variance of each channel from the partial ones, and what normalising reads.
 
@@ -183,7 +217,7 @@ cdef void batch_norm_merge(const void* args, Py_ssize_t job, char* scratch) noex
     cdef const StatisticsArgs* a = <const StatisticsArgs*>args
     cdef Py_ssize_t begin = job * a.channels, end = min(begin + a.channels, a.rows.C), p, g, c
     cdef double total = <double>(a.rows.grouped * (a.rows.period // a.rows.C) + a.rows.loose)
-    cdef double delta, scale
+    cdef double delta
     cdef const double* mean
     cdef const double* square
     cdef Part part
@@ -210,13 +244,8 @@ cdef void batch_norm_merge(const void* args, Py_ssize_t job, char* scratch) noex
             a.running_mean[c] = a.momentum * a.running_mean[c] + (1 - a.momentum) * a.mean[c]
             a.running_variance[c] = (a.momentum * a.running_variance[c]
                                      + (1 - a.momentum) * a.variance[c] * total / (total - 1))
-    for g in range(a.rows.period // a.rows.C):
-        for c in range(begin, end):
-            p = g * a.rows.C + c
-            scale = a.gamma[c] / sqrt(a.variance[c] + a.eps)
-            a.table[p] = <real>a.mean[c]
-            a.table[a.rows.period + p] = <real>scale
-            a.table[2 * a.rows.period + p] = <real>(a.beta[c] + rounding(a.mean[c]) * scale)
+        write_column(&a.rows, c, a.mean[c], a.gamma[c] / sqrt(a.variance[c] + a.eps), a.beta[c],
+                     a.table)
 
 
 cdef inline void apply_vector(
@@ -414,6 +443,9 @@ JOBS = {
         <void*>batch_norm_merge, sizeof(StatisticsArgs),
         "partial* gamma* beta* mean* variance* table* running_mean* running_variance* "
         "channels eps. momentum." + _ROWS),
+    "batch_norm_table": publish(
+        <void*>batch_norm_table, sizeof(TableArgs),
+        "gamma* beta* mean* spread* table* rooted channels eps." + _ROWS),
     "batch_norm_apply": publish(
         <void*>batch_norm_apply, sizeof(ApplyArgs),
         "x* residual* table* y* rectifier slope." + _ROWS),

@@ -9,7 +9,7 @@ import numpy as np
 
 from cycnn import engine
 from cycnn._check import Array, as_input
-from cycnn.ops.elementwise import same_shape
+from cycnn.ops.elementwise import copy_rows, same_shape
 from cycnn.ops.rows import channel_rows
 from cycnn.ops.sums import add_up
 
@@ -98,10 +98,14 @@ def _slopes(slope: Any, x: Array) -> Array:
     return values
 
 
-def _repeated(slope: Array, rows: dict[str, int]) -> Array:
-    """Return the slope of each column of the kernels' rows."""
-    engine.outside_plans()
-    return np.tile(slope, rows["period"] // rows["C"])
+def _repeated(plan: engine.Plan, slope: Array, rows: dict[str, int]) -> Array:
+    """Return the slope of each column of the kernels' rows, once `plan` has run."""
+    C, period = rows["C"], rows["period"]
+    if period == C:
+        return slope
+    columns = engine.empty((period,), slope.dtype)
+    copy_rows(plan, slope, columns, period // C, C, 0, C)
+    return columns
 
 
 def prelu(x: Array, slope: Array) -> Array:
@@ -126,7 +130,7 @@ def prelu(x: Array, slope: Array) -> Array:
     y = engine.empty(x.shape, x.dtype)
     plan = engine.Plan()
     plan.add(
-        engine.kernels(x.dtype).prelu_forward, jobs, x=x, y=y, slope=_repeated(slope, rows),
+        engine.kernels(x.dtype).prelu_forward, jobs, x=x, y=y, slope=_repeated(plan, slope, rows),
         **rows, work=2 * x.nbytes,
     )  # fmt: skip
     plan.run()
@@ -169,7 +173,7 @@ def prelu_backward(
     plan = engine.Plan()
     plan.add(
         kernels.prelu_backward, jobs, dy=dy, x=x, dx=dx, partial=partial,
-        slope=_repeated(slope, rows), **rows,
+        slope=_repeated(plan, slope, rows), **rows,
         scratch=(rows["period"] + kernels.VL) * x.itemsize, work=3 * x.nbytes,
     )  # fmt: skip
     add_up(plan, partial, dslope)

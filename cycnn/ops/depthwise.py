@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from cycnn._check import Array
-from cycnn.engine import Bound, Kernel, Plan, beyond, empty, kernels, outside_plans
+from cycnn.engine import Bound, Kernel, Plan, beyond, empty, kernels
 from cycnn.ops import blocking
 from cycnn.ops.blocking import Axis, Blocks
+from cycnn.ops.elementwise import clear
 from cycnn.ops.partials import add_partials
 from cycnn.ops.problem import (
     Problem,
@@ -190,8 +191,7 @@ def backward_input(p: Problem, dy: Array, weight: Array, dx: Array) -> None:
     if times > 1:
         result = empty((dx.size * times,), dx.dtype)
     if not every_phase_has_taps(p):
-        outside_plans()
-        result.fill(0)
+        clear(plan, result)
     pairs = _pairs(p)
     if pairs:
         plan.append(pairs, dy=dy, w=weight, dx=result)

@@ -202,6 +202,15 @@ def copy_rows(
     )  # fmt: skip
 
 
+def clear(plan: engine.Plan, y: Array) -> None:
+    """Add the step y = 0."""
+    flat, width = y.reshape(-1), min(y.size, _CHUNK)
+    zeros = np.zeros(width, y.dtype)
+    rows = y.size // max(width, 1)
+    copy_rows(plan, zeros, flat, rows, width, 0, width)
+    copy_rows(plan, zeros, flat[rows * width :], 1, y.size - rows * width, 0, 0)
+
+
 def _axis(axis: int, ndim: int, name: str) -> int:
     """Return `axis` counted from the front."""
     if not -ndim <= axis < ndim:

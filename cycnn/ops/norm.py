@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cycnn._check import Array, as_input, is_input
-from cycnn.engine import Block, Bound, Plan, empty, kernels, outside_plans
+from cycnn.engine import Block, Bound, Plan, empty, kernels
 from cycnn.ops.elementwise import same_shape
 from cycnn.ops.rows import cut_rows
 
@@ -31,7 +31,7 @@ class Normalisation(NamedTuple):
     Attributes
     ----------
     mean, variance : ndarray of float64 of shape (C,)
-    table : buffer of (3, period)
+    table : Block of (3, period)
         mean, gamma / sqrt(variance + eps) and beta, each repeated over the kernels' columns.
     eps : float
     constant : bool
@@ -44,7 +44,7 @@ class Normalisation(NamedTuple):
 
     mean: Array
     variance: Array
-    table: Array | Block
+    table: Block
     eps: float
     constant: bool
     joined: bool
@@ -93,11 +93,11 @@ def _rectifier(activation: str | None, slope: float) -> Slots:
 class _Passes(NamedTuple):
     """The passes over an array of one shape, all but the arrays and what a call sets."""
 
-    period: int
     row_size: int  # bytes of a row of period values
     partial_size: int  # and of the two sums of each job
     statistics: Bound
     merge: Bound
+    table: Bound
     apply: Bound
     apply_joined: Bound
     sums: Bound
@@ -114,11 +114,11 @@ def _passes(shape: tuple[int, ...], dtype: np.dtype[Any]) -> _Passes:
     merging = {"channels": _CHANNELS, **rows, "work": 16.0 * jobs * period}
     merges = -(-shape[-1] // _CHANNELS)
     return _Passes(
-        period,
         period * dtype.itemsize,
         16 * jobs * period,
         unit.batch_norm_statistics.bind(jobs, scratch=3 * column, work=2 * bytes_of_x, **rows),
         unit.batch_norm_merge.bind(merges, **merging),
+        unit.batch_norm_table.bind(merges, channels=_CHANNELS, work=8.0 * period, **rows),
         unit.batch_norm_apply.bind(jobs, residual=None, work=2 * bytes_of_x, **rows),
         unit.batch_norm_apply.bind(jobs, work=3 * bytes_of_x, **rows),
         unit.batch_norm_backward_sums.bind(jobs, scratch=2 * column, work=3 * bytes_of_x, **rows),
@@ -146,20 +146,7 @@ def _statistics(
     return moments, table
 
 
-def _table(x: Array, mean: Array, scale: Array, shift: Array) -> Array:
-    """Return the table of y = (x - mean) scale + shift, each of them one value per channel."""
-    outside_plans()
-    period, C = _passes(x.shape, x.dtype).period, x.shape[-1]
-    table = empty((3, period // C, C), x.dtype)
-    table[0] = mean
-    table[1] = scale
-    table[2] = shift + (mean.astype(x.dtype) - mean) * scale  # what x - mean lacks by its rounding
-    return table.reshape(3, period)
-
-
-def _apply(
-    plan: Plan, x: Array, table: Array | Block, residual: Array | None, rectifier: Slots
-) -> Array:
+def _apply(plan: Plan, x: Array, table: Block, residual: Array | None, rectifier: Slots) -> Array:
     """Add the step y = f((x - mean) scale + shift + residual); return y."""
     passes, y = _passes(x.shape, x.dtype), empty(x.shape, x.dtype)
     if residual is None:
@@ -280,13 +267,17 @@ def batch_norm_inference(
     Ioffe and Szegedy (2015), algorithm 2, step 11.
     """
     _check_input(x, 0)
-    gamma = _per_channel(gamma, x, np.float64, "gamma")
-    beta = _per_channel(beta, x, np.float64, "beta")
+    gamma = _per_channel(gamma, x, x.dtype, "gamma")
+    beta = _per_channel(beta, x, x.dtype, "beta")
     mean = _per_channel(mean, x, np.float64, "mean")
     variance = _per_channel(variance, x, np.float64, "variance")
     rectifier = _rectifier(activation, slope)
-    table = _table(x, mean, gamma / np.sqrt(variance + eps), beta)
-    plan = Plan()
+    passes, plan = _passes(x.shape, x.dtype), Plan()
+    table = Block(3 * passes.row_size)
+    plan.append(
+        passes.table, gamma=gamma, beta=beta, mean=mean, spread=variance, table=table, rooted=0,
+        eps=eps,
+    )  # fmt: skip
     y = _apply(plan, x, table, residual, rectifier)
     plan.run()
     joined = residual is not None
@@ -416,7 +407,11 @@ def standardize(x: Array, mean: Array, std: Array) -> Array:
     """
     _check_input(x, 0)
     mean, std = _per_channel(mean, x, np.float64, "mean"), _per_channel(std, x, np.float64, "std")
-    plan = Plan()
-    y = _apply(plan, x, _table(x, mean, 1 / std, np.zeros_like(mean)), None, IDENTITY)
+    passes, plan = _passes(x.shape, x.dtype), Plan()
+    table = Block(3 * passes.row_size)
+    plan.append(
+        passes.table, gamma=None, beta=None, mean=mean, spread=std, table=table, rooted=1, eps=0.0
+    )
+    y = _apply(plan, x, table, None, IDENTITY)
     plan.run()
     return y

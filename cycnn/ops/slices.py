@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cycnn import engine
 from cycnn._check import Array
-from cycnn.ops.elementwise import copy_rows
+from cycnn.ops.elementwise import clear, copy_rows
 
 _CHUNK = 8192  # elements of a job, about
 
@@ -62,8 +62,9 @@ def slice_axis_backward(
     if dy.shape != y_shape:
         raise ValueError(f"Slice: dy must have shape {y_shape}, got {dy.shape}")
     before, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
-    dx = engine.zeros(shape, dy.dtype)
+    dx = engine.empty(shape, dy.dtype)
     plan, width = engine.Plan(), (stop - start) * inner
+    clear(plan, dx)
     part = dx.reshape(-1)[start * inner :]
     copy_rows(plan, dy, part, before, width, width, shape[axis] * inner)
     plan.run()
