@@ -64,3 +64,20 @@ cdef inline void fetch(Ahead* ahead) noexcept nogil:
         ahead.at = at
         ahead.column = column
         ahead.times = ahead.times - 1
+
+
+cdef inline void one_by_one(Ahead* ahead) noexcept nogil:
+    """Have two, so far fetched side by side, be fetched one after the other in as many shares."""
+    cdef Py_ssize_t share = ahead[0].share + ahead[1].share, i
+    if ahead[0].times > 0 and ahead[1].times > 0:
+        for i in range(2):
+            ahead[i].times = (ahead[i].share * ahead[i].times + share - 1) // share
+            ahead[i].share = share
+
+
+cdef inline void fetch_in_turn(Ahead* ahead) noexcept nogil:
+    """Fetch one share of the first of two or, after all of them, of the second."""
+    if ahead.times == 0 and ahead[1].times > 0:
+        ahead[0] = ahead[1]
+        ahead[1].times = 0
+    fetch(ahead)

@@ -18,9 +18,8 @@ Loop nest of a job:  block of pixels > panel of NR kernels > lane > run of taps 
 pixels.
 """
 from libc.stdint cimport int64_t
-from libc.string cimport memset
 
-from cycnn.kernels.ahead cimport Ahead, look_ahead
+from cycnn.kernels.ahead cimport Ahead, look_ahead, one_by_one
 from cycnn.kernels.outer cimport STRIP, accumulate_outer, accumulate_pairs
 from cycnn.kernels.reduce cimport column_sum
 from cycnn.kernels.simd cimport (
@@ -63,7 +62,7 @@ cdef void list_pixels(const Block* b, const Windows* at, Py_ssize_t* offset) noe
 cdef void pack_dy(
     const real* dy, Py_ssize_t pixels, Py_ssize_t K, Py_ssize_t columns, real* packed,
 ) noexcept nogil:
-    """packed[p, j] = dy[p, j] for j < columns, 0 up to NR, and zeros in the end."""
+    """packed[p, j] = dy[p, j] for j < columns, 0 up to NR."""
     cdef Py_ssize_t _p
     if columns >= NR:
         for _p in range(pixels):
@@ -78,7 +77,6 @@ cdef void pack_dy(
                      vf_load_part(dy + VL, columns - VL) if columns > VL else vf_zero())
             dy = dy + K
             packed = packed + NR
-    memset(packed, 0, (NR + MR) * sizeof(real))
 
 
 cdef void sum_columns(
@@ -263,11 +261,12 @@ cdef void weight_gradient(const void* args, Py_ssize_t job, char* scratch) noexc
                               strips * (last - first))
         ahead[1] = next_pixels(v, index + 1, end, g * C + c, channels, pixels,
                                strips * (last - first))
+        one_by_one(ahead)
         for p in range(first, last):
             columns = min(<Py_ssize_t>NR, K - p * NR)
             panel = dy + (p - first) * NR
             step = a.K
-            if columns < NR or pixels % 2 or not a.in_place:
+            if columns < NR or not a.in_place:
                 pack_dy(panel, pixels, a.K, columns, packed)
                 panel = packed
                 step = NR

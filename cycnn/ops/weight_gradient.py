@@ -240,7 +240,7 @@ def _weight_gradient(p: Problem, threads: int) -> _WeightSum:
     scratch.take(8 * blocks.pixels)
     at_taps = scratch.take(8 * p.taps)
     at_rows = scratch.take(8 * p.taps * (channel_block + unit.MR))
-    at_dy = scratch.take(((blocks.pixels + 1) * unit.NR + unit.MR) * unit.itemsize)
+    at_dy = scratch.take(blocks.pixels * unit.NR * unit.itemsize)
     at_spare = scratch.take((m.filters + unit.NR) * unit.itemsize)
     at_slab = scratch.take((blocks.slab + unit.MR) * unit.itemsize if m.copy else 0)
     # Rows whose sums wait for the next block, if there is one.
