@@ -19,6 +19,12 @@ cdef struct StatisticsArgs:
     double eps
     Rows rows
 
+cdef struct MeansArgs:
+    const double* mean      # IN   (N, groups)
+    real* columns           # OUT  (N, period)
+    Py_ssize_t groups
+    Rows rows
+
 cdef struct GradientsArgs:
     const double* partial   # IN   (N, parts, 2, period), as batch_norm_backward_sums writes it
     const real* gamma       # IN   (C), or NULL for ones
@@ -67,6 +73,18 @@ cdef void group_norm_merge(const void* args, Py_ssize_t job, char* scratch) noex
                 table[r * C + c] = <real>mean
                 table[period + r * C + c] = <real>scale
                 table[2 * period + r * C + c] = <real>delta
+
+
+cdef void group_norm_means(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
+    """columns[n, p] = mean of the group of column p: what batch_norm_backward_sums reads."""
+    cdef const MeansArgs* a = <const MeansArgs*>args
+    cdef real* columns = a.columns + job * a.rows.period
+    cdef Py_ssize_t wide = a.rows.C // a.groups, c, p
+    for c in range(a.rows.C):
+        p = c
+        while p < a.rows.period:
+            columns[p] = <real>a.mean[job * a.groups + c // wide]
+            p = p + a.rows.C
 
 
 cdef void group_norm_backward_merge(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
@@ -119,6 +137,8 @@ JOBS = {
     "group_norm_merge": publish(
         <void*>group_norm_merge, sizeof(StatisticsArgs),
         "partial* gamma* beta* mean* variance* table* groups eps." + _ROWS),
+    "group_norm_means": publish(
+        <void*>group_norm_means, sizeof(MeansArgs), "mean* columns* groups" + _ROWS),
     "group_norm_backward_merge": publish(
         <void*>group_norm_backward_merge, sizeof(GradientsArgs),
         "partial* gamma* mean* variance* sums* table* groups eps." + _ROWS),

@@ -143,15 +143,17 @@ def group_norm_backward(
     variance = same_shape(variance, mean, "variance", _NAME)
     rows, jobs = channel_rows(x, N)
     period = rows["period"]
-    engine.outside_plans()
     columns = engine.empty((N, period), x.dtype)  # the mean of each column
-    columns.reshape(N, period // C, groups, C // groups)[...] = mean[:, None, :, None]
     partial = engine.empty((jobs, 2, period), np.float64)
     sums = engine.empty((N, 2, C), np.float64)
     gradients = engine.empty((2, C), x.dtype)
     table = engine.empty((N, 4, period), x.dtype)
     kernels = engine.kernels(x.dtype)
     plan = engine.Plan()
+    plan.add(
+        kernels.group_norm_means, N, mean=mean, columns=columns, groups=groups, **rows,
+        work=columns.nbytes,
+    )  # fmt: skip
     plan.add(
         kernels.batch_norm_backward_sums, jobs, x=x, y=None, dy=dy, mean=columns, table=None,
         g=None, partial=partial, **IDENTITY, **rows,
