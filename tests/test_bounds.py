@@ -69,6 +69,7 @@ for dtype in ("float32", "float64"):
         ((4, 4, 4, 96), (1, 1), 32, {}), ((2, 6, 5, 20), (1, 1), 48, {"stride": 2}),
         ((2, 4, 5, 7, 24), (1, 1, 1), 20, {"stride": 2}), ((2, 10, 6), (1,), 7, {"stride": 3}),
         ((2, 6, 9, 21), (3, 3), 21, {"groups": 21, "stride": 2, "padding": 1}),
+        ((2, 7, 5, 9), (1, 1), 9, {"groups": 9, "stride": 2}),
         ((1, 5, 70, 9), (3, 3), 9, {"groups": 9, "padding": 1}),
         ((1, 4, 140, 9), (3, 3), 9, {"groups": 9, "stride": 2, "padding": 1}),
         ((2, 6, 7, 1), (3, 3), 40, {"padding": 1, "algorithm": "direct"}),
@@ -147,6 +148,7 @@ for dtype in ("float32", "float64"):
         ops.relu_backward(draw(*x_shape), ops.relu(x))
         ops.add([x, draw(*x_shape), draw(*x_shape)], [1.0, 2.0, 3.0])
         ops.split(ops.concat([x, x], -1), (C, C), -1)
+        ops.slice_axis_backward(ops.slice_axis(x, 0, 1, 1), x_shape, 0, 1, 1)
         ops.dropout(x, 0.5, 3)
         ops.scale(x, 0.5)
         data, grad, m, v = (draw(*x_shape) for _ in range(4))

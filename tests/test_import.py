@@ -6,6 +6,7 @@ What the environment may say is tested in test_threads.py and test_isa.py.
 from __future__ import annotations
 
 import ast
+import pickle
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,7 @@ def test_ops_are_found_in_the_modules_that_their_stub_imports_them_from():
     assert sorted(public) == sorted(homes) == ops.__all__
     assert set(ops.__all__) <= set(dir(ops))
     for name, home in homes.items():
+        assert f"cycnn.ops.{ops._HOMES[name]}" == home
         function = getattr(ops, name)
         assert getattr(function, "__module__", home) in {home, "cycnn.ops.problem"}, name
 
@@ -78,6 +80,7 @@ import cycnn.ops.dense as dense
 assert all(callable(op) for op in (ops.conv, ops.activation, ops.dense, dense))
 """
     run_python(code)
+    assert pickle.loads(pickle.dumps(ops)) is ops
     with pytest.raises(AttributeError, match="'cycnn.ops' has no attribute 'convolve'"):
         ops.convolve  # noqa: B018
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cycnn import engine, ops
+from cycnn import ops
 from cycnn._check import Array
 from cycnn.graph.program import Program, Values, pack, unpack
 from cycnn.layers import Backward
@@ -78,7 +78,7 @@ def backward(
     def total(value: int) -> Array:
         parts, arrived[value] = arrived[value], []
         if not parts:  # one of several outputs of a node, which nobody read
-            return engine.zeros((rows, *program.shapes[value]), dtype)
+            return ops.zeros((rows, *program.shapes[value]), dtype)
         return parts[0] if len(parts) == 1 else ops.add(tuple(parts))
 
     for node in reversed(program.nodes):

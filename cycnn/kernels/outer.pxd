@@ -4,9 +4,9 @@
 #
 # Each accumulator has a name, as in tile.pxd: here in a local struct that nothing but these inline
 # functions sees, so that the compiler keeps it in registers.  `rows` and `wide` are constants at
-# each call.  What comes next is fetched before each strip of pixels, of which two are multiplied
-# without a jump.  The sums of some pixels wait in an array of their own, dense and aligned, until
-# dw gets the last.
+# each call.  What comes next is fetched before each strip of pixels; within it, a turn of the loop
+# multiplies two.  The sums of some pixels wait in an array of their own, dense and aligned, until dw
+# gets the last.
 from cycnn.kernels.ahead cimport Ahead, fetch_in_turn
 from cycnn.kernels.simd cimport (
     MR, NR, VL, prefetch, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_store, vf_zero,
@@ -293,6 +293,7 @@ cdef inline void accumulate_pairs(
             offset = offset + 2
         end = end + STRIP
     if pixels % 2:
+        fetch_in_turn(ahead)
         add_pixel(rows, wide, x + offset[0], dy, &s)
     add_sums(rows, wide, &s, &t)
     put_sums(rows, wide, &s, sums, dw, column, columns)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cycnn import engine, ops
+from cycnn import ops
 from cycnn._check import Array, as_input, per_axis
 from cycnn.init import Shape
 from cycnn.layers.base import Backward, Layer, register
@@ -121,7 +121,7 @@ class MaxUnpool(Layer):
             if not input_gradient:
                 return None
             dx = ops.max_unpool_backward(dy, indices)
-            return dx, engine.zeros(dx.shape, dx.dtype)
+            return dx, ops.zeros(dx.shape, dx.dtype)
 
         return y, backward
 

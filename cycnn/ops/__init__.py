@@ -2,9 +2,10 @@
 
 Arrays are C-contiguous, channels last, float32 or float64; results come from the engine's pool.
 
-A function's module is imported when the function is first asked for, so that `import cycnn` waits
-for none of them and a model for those of its own layers (SPEC 1 of Scientific Python, "Lazy loading
-of submodules and functions"); `__init__.pyi` is this page for type checkers and editors.
+A function's module is imported when the function is first asked for: `import cycnn` waits only for
+what layers are checked by, and a model for those of its own layers (SPEC 1 of Scientific Python,
+"Lazy loading of submodules and functions"). `__init__.pyi` says the same to type checkers and
+editors.
 """
 
 import importlib
@@ -25,7 +26,7 @@ _FUNCTIONS = {
         "conv_transpose_output_shape"
     ),
     "dense": "dense dense_backward_input dense_backward_weight",
-    "elementwise": "add concat dropout relu relu_backward scale split",
+    "elementwise": "add concat dropout relu relu_backward scale split zeros",
     "global_pool": (
         "global_avg_pool global_avg_pool_backward global_max_pool global_max_pool_backward "
         "max_unpool max_unpool_backward"
@@ -79,6 +80,9 @@ class _Ops(ModuleType):
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *_HOMES})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (__name__,)  # by name, as cloudpickle has other modules
 
 
 sys.modules[__name__].__class__ = _Ops

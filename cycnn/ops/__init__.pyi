@@ -18,7 +18,7 @@ from cycnn.ops.conv_transpose import (
     conv_transpose_output_shape,
 )
 from cycnn.ops.dense import dense, dense_backward_input, dense_backward_weight
-from cycnn.ops.elementwise import add, concat, dropout, relu, relu_backward, scale, split
+from cycnn.ops.elementwise import add, concat, dropout, relu, relu_backward, scale, split, zeros
 from cycnn.ops.global_pool import (
     global_avg_pool,
     global_avg_pool_backward,
@@ -102,5 +102,5 @@ __all__ = [
     "prelu_backward", "relu", "relu_backward", "rmsprop_update", "row_norm",
     "row_norm_backward", "scale", "sgd_update", "slice_axis", "slice_axis_backward",
     "soft_cross_entropy", "softmax", "softmax_backward", "softmax_cross_entropy", "split",
-    "squared_loss", "standardize", "upsample", "upsample_backward",
+    "squared_loss", "standardize", "upsample", "upsample_backward", "zeros",
 ]  # fmt: skip

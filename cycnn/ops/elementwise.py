@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from cycnn import engine
 from cycnn._check import Array, as_input, integer, is_input
@@ -205,10 +206,18 @@ def copy_rows(
 def clear(plan: engine.Plan, y: Array) -> None:
     """Add the step y = 0."""
     flat, width = y.reshape(-1), min(y.size, _CHUNK)
-    zeros = np.zeros(width, y.dtype)
+    source = np.zeros(width, y.dtype)
     rows = y.size // max(width, 1)
-    copy_rows(plan, zeros, flat, rows, width, 0, width)
-    copy_rows(plan, zeros, flat[rows * width :], 1, y.size - rows * width, 0, 0)
+    copy_rows(plan, source, flat, rows, width, 0, width)
+    copy_rows(plan, source, flat[rows * width :], 1, y.size - rows * width, 0, 0)
+
+
+def zeros(shape: Sequence[int], dtype: DTypeLike) -> Array:
+    """Return an array of zeros."""
+    y, plan = engine.empty(tuple(shape), dtype), engine.Plan()
+    clear(plan, y)
+    plan.run()
+    return y
 
 
 def _axis(axis: int, ndim: int, name: str) -> int:
