@@ -5,8 +5,8 @@
 # Each accumulator has a name, as in tile.pxd: here in a local struct that nothing but these inline
 # functions sees, so that the compiler keeps it in registers.  `rows` and `wide` are constants at
 # each call.  What comes next is fetched before each strip of pixels; within it, a turn of the loop
-# multiplies two.  The sums of some pixels wait in an array of their own, dense and aligned, until dw
-# gets the last.
+# multiplies two.  The sums of some pixels wait in an array of their own, dense and aligned, until
+# dw gets the last.
 from cycnn.kernels.ahead cimport Ahead, fetch_in_turn
 from cycnn.kernels.simd cimport (
     MR, NR, VL, prefetch, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_store, vf_zero,
