@@ -87,15 +87,16 @@ assert all(callable(op) for op in (ops.conv, ops.activation, ops.dense, dense))
 
 def test_a_saved_model_predicts_without_random_numbers(tmp_path):
     model = cycnn.Sequential([cycnn.Conv(2, 3), cycnn.ReLU()], input_shape=(5, 5, 1), rng=0)
-    model.save(tmp_path / "model.cycnn")
-    code = """
+    path = str(tmp_path / "model.cycnn")
+    model.save(path)
+    code = f"""
 import sys, numpy as np
 drawn = "numpy.random" in sys.modules        # as older NumPy has it from the beginning
 import cycnn
-cycnn.load(sys.argv[1]).predict(np.ones((1, 5, 5, 1)))
+cycnn.load({path!r}).predict(np.ones((1, 5, 5, 1)))
 assert drawn or "numpy.random" not in sys.modules
 """
-    run_python(code.replace("sys.argv[1]", repr(str(tmp_path / "model.cycnn"))))
+    run_python(code)
 
 
 def test_public_modules_are_attributes_of_the_package():

@@ -5,7 +5,7 @@ are over the pixels and its channels.  A job is one sample.
 """
 from libc.math cimport sqrt
 
-from cycnn.kernels.rows cimport Part, Rows, groups_of, part_of, rounding
+from cycnn.kernels.rows cimport Part, Rows, groups_of, part_of, rounding, write_column
 from cycnn.kernels.simd cimport publish, real
 
 cdef struct StatisticsArgs:
@@ -68,11 +68,7 @@ cdef void group_norm_merge(const void* args, Py_ssize_t job, char* scratch) noex
         a.variance[job * a.groups + g] = variance
         for c in range(g * wide, g * wide + wide):
             scale = (a.gamma[c] if a.gamma != NULL else 1) / sqrt(variance + a.eps)
-            delta = (a.beta[c] if a.beta != NULL else 0) + rounding(mean) * scale
-            for r in range(period // C):
-                table[r * C + c] = <real>mean
-                table[period + r * C + c] = <real>scale
-                table[2 * period + r * C + c] = <real>delta
+            write_column(&a.rows, c, mean, scale, a.beta[c] if a.beta != NULL else 0, table)
 
 
 cdef void group_norm_means(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:

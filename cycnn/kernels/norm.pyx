@@ -16,7 +16,7 @@ from libc.math cimport sqrt
 from cycnn.kernels.ahead cimport LINE, fetch_lines
 from cycnn.kernels.rectifier cimport (
     IDENTITY, LEAKY_RELU, RELU, Rectifier, let_through, rectified)
-from cycnn.kernels.rows cimport Part, Rows, groups_of, part_of, rounding
+from cycnn.kernels.rows cimport Part, Rows, groups_of, part_of, rounding, write_column
 from cycnn.kernels.simd cimport (
     VL, prefetch_far, publish, real, vf, vf_add, vf_fma, vf_load, vf_max, vf_min, vf_mul, vf_set1,
     vf_store, vf_sub, vf_zero)
@@ -44,9 +44,9 @@ cdef struct TableArgs:
     const real* gamma       # IN   (C), or NULL for ones
     const real* beta        # IN   (C), or NULL for zeros
     const double* mean      # IN   (C)
-    const double* spread    # IN   (C): variance, or what its root would be
+    const double* variance  # IN   (C), or NULL where std is given
+    const double* std       # IN   (C), or NULL
     real* table             # OUT  (3, period), as above
-    Py_ssize_t rooted       # 1: spread is the standard deviation, and eps is 0
     Py_ssize_t channels     # of a job
     double eps
     Rows rows
@@ -186,27 +186,16 @@ cdef void batch_norm_statistics(const void* args, Py_ssize_t job, char* scratch)
         partial[a.rows.period + c] = <double>square[c] - d * <double>sum[c]
 
 
-cdef inline void write_column(
-        const Rows* rows, Py_ssize_t c, double mean, double scale, double shift, real* table,
-) noexcept nogil:
-    """Write what normalising reads for channel c, in each of its columns."""
-    cdef Py_ssize_t p = c
-    while p < rows.period:
-        table[p] = <real>mean
-        table[rows.period + p] = <real>scale
-        table[2 * rows.period + p] = <real>(shift + rounding(mean) * scale)
-        p = p + rows.C
-
-
 cdef void batch_norm_table(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """Write what normalising by given statistics reads.  One job is `channels` of them."""
     cdef const TableArgs* a = <const TableArgs*>args
     cdef Py_ssize_t begin = job * a.channels, end = min(begin + a.channels, a.rows.C), c
-    cdef double deviation
+    cdef double gamma, std
     for c in range(begin, end):
-        deviation = a.spread[c] if a.rooted else sqrt(a.spread[c] + a.eps)
-        write_column(&a.rows, c, a.mean[c], (1.0 if a.gamma == NULL else a.gamma[c]) / deviation,
-                     0.0 if a.beta == NULL else a.beta[c], a.table)
+        gamma = a.gamma[c] if a.gamma != NULL else 1
+        std = a.std[c] if a.std != NULL else sqrt(a.variance[c] + a.eps)
+        write_column(&a.rows, c, a.mean[c], gamma / std, a.beta[c] if a.beta != NULL else 0,
+                     a.table)
 
 
 cdef void batch_norm_merge(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
@@ -445,7 +434,7 @@ JOBS = {
         "channels eps. momentum." + _ROWS),
     "batch_norm_table": publish(
         <void*>batch_norm_table, sizeof(TableArgs),
-        "gamma* beta* mean* spread* table* rooted channels eps." + _ROWS),
+        "gamma* beta* mean* variance* std* table* channels eps." + _ROWS),
     "batch_norm_apply": publish(
         <void*>batch_norm_apply, sizeof(ApplyArgs),
         "x* residual* table* y* rectifier slope." + _ROWS),

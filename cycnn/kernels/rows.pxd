@@ -45,3 +45,15 @@ cdef inline Py_ssize_t groups_of(const Rows* rows, const Part* part) noexcept no
 cdef inline double rounding(double mean) noexcept nogil:
     """Return how far the mean moves where it is rounded to real, which x - mean then lacks."""
     return <double><real>mean - mean
+
+
+cdef inline void write_column(
+        const Rows* rows, Py_ssize_t c, double mean, double scale, double shift, real* table,
+) noexcept nogil:
+    """Write what normalising reads for channel c, in each of its columns: table is (3, period)."""
+    cdef Py_ssize_t p = c
+    while p < rows.period:
+        table[p] = <real>mean
+        table[rows.period + p] = <real>scale
+        table[2 * rows.period + p] = <real>(shift + rounding(mean) * scale)
+        p = p + rows.C

@@ -129,9 +129,10 @@ def prelu(x: Array, slope: Array) -> Array:
     rows, jobs = channel_rows(x)
     y = engine.empty(x.shape, x.dtype)
     plan = engine.Plan()
+    columns = _repeated(plan, slope, rows)
     plan.add(
-        engine.kernels(x.dtype).prelu_forward, jobs, x=x, y=y, slope=_repeated(plan, slope, rows),
-        **rows, work=2 * x.nbytes,
+        engine.kernels(x.dtype).prelu_forward, jobs, x=x, y=y, slope=columns, **rows,
+        work=2 * x.nbytes,
     )  # fmt: skip
     plan.run()
     return y
@@ -171,9 +172,9 @@ def prelu_backward(
     kernels = engine.kernels(x.dtype)
     partial = engine.empty((jobs, rows["C"]), np.float64)
     plan = engine.Plan()
+    columns = _repeated(plan, slope, rows)
     plan.add(
-        kernels.prelu_backward, jobs, dy=dy, x=x, dx=dx, partial=partial,
-        slope=_repeated(plan, slope, rows), **rows,
+        kernels.prelu_backward, jobs, dy=dy, x=x, dx=dx, partial=partial, slope=columns, **rows,
         scratch=(rows["period"] + kernels.VL) * x.itemsize, work=3 * x.nbytes,
     )  # fmt: skip
     add_up(plan, partial, dslope)

@@ -213,7 +213,17 @@ def clear(plan: engine.Plan, y: Array) -> None:
 
 
 def zeros(shape: Sequence[int], dtype: DTypeLike) -> Array:
-    """Return an array of zeros."""
+    """Return zeros, written by a step of a plan, so that a replayed run writes them anew.
+
+    Parameters
+    ----------
+    shape : sequence of int
+    dtype : float32 or float64
+
+    Returns
+    -------
+    ndarray of that shape
+    """
     y, plan = engine.empty(tuple(shape), dtype), engine.Plan()
     clear(plan, y)
     plan.run()

@@ -248,7 +248,8 @@ def batch_norm_inference(
     Parameters
     ----------
     x : ndarray of shape (N, ..., C)
-    gamma, beta, mean, variance : ndarray of shape (C,)
+    gamma, beta : ndarray of shape (C,), cast to the dtype of x
+    mean, variance : ndarray of shape (C,), cast to float64
     eps, residual, activation, slope
         As for `batch_norm`.
 
@@ -275,7 +276,7 @@ def batch_norm_inference(
     passes, plan = _passes(x.shape, x.dtype), Plan()
     table = Block(3 * passes.row_size)
     plan.append(
-        passes.table, gamma=gamma, beta=beta, mean=mean, spread=variance, table=table, rooted=0,
+        passes.table, gamma=gamma, beta=beta, mean=mean, variance=variance, std=None, table=table,
         eps=eps,
     )  # fmt: skip
     y = _apply(plan, x, table, residual, rectifier)
@@ -410,7 +411,7 @@ def standardize(x: Array, mean: Array, std: Array) -> Array:
     passes, plan = _passes(x.shape, x.dtype), Plan()
     table = Block(3 * passes.row_size)
     plan.append(
-        passes.table, gamma=None, beta=None, mean=mean, spread=std, table=table, rooted=1, eps=0.0
+        passes.table, gamma=None, beta=None, mean=mean, variance=None, std=std, table=table, eps=0.0
     )
     y = _apply(plan, x, table, None, IDENTITY)
     plan.run()
