@@ -23,9 +23,9 @@ from libc.string cimport memset
 
 from cycnn.kernels.ahead cimport LINE, Ahead, look_ahead
 from cycnn.kernels.packing cimport pack_panel
-from cycnn.kernels.simd cimport MR, NR, publish, real
+from cycnn.kernels.simd cimport MR, NR, PANELS, publish, real
 from cycnn.kernels.stream cimport FEW, finish_row, stream
-from cycnn.kernels.tile cimport ACCUMULATE, FETCH, STEPS, multiply_rows
+from cycnn.kernels.tile cimport ACCUMULATE, FETCH, STEPS, Product, multiply_rows
 from cycnn.kernels.window cimport (
     Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_in_place,
     windows_of,
@@ -80,13 +80,23 @@ cdef struct Class:
     Py_ssize_t run              # its length
 
 
+cdef inline void list_run(
+    real* p, Py_ssize_t step_x, real* r, Py_ssize_t step_y, Py_ssize_t pixels, real** x, real** y,
+) noexcept nogil:
+    """Write the pointers of pixels at equal distances."""
+    cdef Py_ssize_t i
+    for i in range(pixels):
+        x[i] = p + i * step_x
+        y[i] = r + i * step_y
+
+
 cdef Py_ssize_t list_pixels(
     const ConvArgs* a, const Block* b, Py_ssize_t cls, Py_ssize_t g, const Windows* at,
     real** x, real** y,
 ) noexcept nogil:
     """Write the pointers of a class's pixels; return how many there are."""
     cdef const Window* v = &a.window
-    cdef Py_ssize_t i, j, q, n, oh, ow, _row, count = 0
+    cdef Py_ssize_t i, j, q, n, oh, ow, count = 0
     cdef Py_ssize_t step = a.VW * a.K, row_step = a.VH * a.YW * a.K
     cdef Py_ssize_t image = a.YD * a.YH * a.YW * a.K
     cdef real* p
@@ -98,13 +108,13 @@ cdef Py_ssize_t list_pixels(
             r = first + n * image + (b.plane + i - n * v.OD) * a.VD * a.YH * a.YW * a.K
             r = r + b.row * row_step + b.column * step
             p = at.origin + i * at.plane_step
-            for _row in range(b.rows):
-                for ow in range(b.columns):
-                    x[count] = p + ow * at.step
-                    y[count] = r + ow * step
-                    count = count + 1
-                p = p + at.row_step
-                r = r + row_step
+            if b.columns == 1:                      # a matrix product: one column of pixels
+                list_run(p, at.row_step, r, row_step, b.rows, x + count, y + count)
+            else:
+                for j in range(b.rows):
+                    list_run(p + j * at.row_step, at.step, r + j * row_step, step, b.columns,
+                             x + count + j * b.columns, y + count + j * b.columns)
+            count = count + b.rows * b.columns
     else:                                           # whole images, OD = 1
         for j in range(a.class_start[cls], a.class_start[cls + 1]):
             q = a.class_pixels[j]
@@ -284,10 +294,10 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     cdef Py_ssize_t first = split * a.panels, last = min(panels, first + a.panels)
     cdef Block b = block_at(v, job % a.blocks)
     cdef const Class* table = <Class*>(scratch + a.at_classes)
-    cdef real* bias_panel = <real*>(scratch + a.at_bias)
-    cdef const real* bias
-    cdef const real* w
-    cdef Py_ssize_t c = 0, p, cls, i, flags, columns, times
+    cdef real* bias = <real*>(scratch + a.at_bias)
+    cdef real* packed
+    cdef Py_ssize_t c = 0, p, cls, i, times, together
+    cdef Product product
     cdef Ahead ahead
     while c < C:
         set_channels(v, &b, min(a.channel_block, C - c))
@@ -305,30 +315,41 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
         times = ((table.pixels + MR - 1) // MR * table.runs * ((table.run + STEPS - 1) // STEPS)
                  * (last - first))
         ahead = next_block(a, job % a.blocks + 1, g * C + c, b.channels, times)
-        for p in range(first, last):
+        product.panel = taps * b.channels * NR
+        # Where nothing is left to fetch, a tile of few taps had better not ask at each.
+        product.ahead = &ahead if ahead.times > 0 else NULL
+        p = first
+        while p < last:
+            together = min(<Py_ssize_t>PANELS, last - p)
             if a.at_weights == 0:
-                w = a.w + (g * C + c) * taps * panels * NR + p * taps * b.channels * NR
+                product.w = a.w + (g * C + c) * taps * panels * NR + p * product.panel
             else:
                 i = (p - first) % a.together
-                w = <real*>(scratch + a.at_weights)
+                together = min(together, a.together - i)
+                packed = <real*>(scratch + a.at_weights)
                 if i == 0:
                     pack_panels(&a.weights, a.w, g, taps, c, b.channels, K, p,
-                                min(last, p + a.together), <real*>w)
-                w = w + i * taps * b.channels * NR
-            columns = min(<Py_ssize_t>NR, K - p * NR)
-            flags = (ACCUMULATE if c > 0 else 0) | (FETCH if a.fetch else 0)
-            bias = NULL
+                                min(last, p + a.together), packed)
+                product.w = packed + i * product.panel
+            product.column = p * NR
+            product.columns = min(together * NR, K - p * NR)
+            product.flags = (ACCUMULATE if c > 0 else 0) | (FETCH if a.fetch else 0)
+            product.bias = NULL
             if c + b.channels >= C:
-                flags = flags | a.flags
+                product.flags = product.flags | a.flags
                 if a.bias != NULL:
-                    for i in range(NR):
-                        bias_panel[i] = a.bias[g * K + p * NR + i] if i < columns else 0
-                    bias = bias_panel
+                    for i in range(together * NR):
+                        bias[i] = a.bias[g * K + p * NR + i] if i < product.columns else 0
+                    product.bias = bias
             for cls in range(max(a.classes, <Py_ssize_t>1)):
-                # Where nothing is left to fetch, a tile of few taps had better not ask at each.
-                multiply_rows(table[cls].x, table[cls].y, table[cls].pixels, table[cls].taps,
-                              table[cls].runs, table[cls].run, w, p * NR, columns, bias, flags,
-                              &ahead if ahead.times > 0 else NULL)
+                product.x = table[cls].x
+                product.y = table[cls].y
+                product.rows = table[cls].pixels
+                product.taps = table[cls].taps
+                product.count = table[cls].runs
+                product.run = table[cls].run
+                multiply_rows(&product)
+            p = p + together
         c = c + b.channels
 
 

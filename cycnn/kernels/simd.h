@@ -290,6 +290,7 @@ INLINE vf vf_first(vf a, vf b, ptrdiff_t n) { /* the first n lanes of a, the res
 }
 
 #define NR (2 * VL)
+#define PANELS (MR / 6) /* of NR columns each, in a tile of half the rows (tile.pxd) */
 
 /* Into the first-level cache, or into the second; p may point anywhere: it never faults. */
 #if defined(__GNUC__)

@@ -12,6 +12,7 @@ cdef extern from "simd.h" nogil:
         MR                      # rows of the register tile
         FRACTION                # bits of a real below its exponent
         NR                      # columns of the register tile, two vectors
+        PANELS                  # of NR columns each, in a tile of half the rows
     vf vf_load(const real* p)
     void vf_store(real* p, vf v)
     vf vf_load_part(const real* p, Py_ssize_t n)            # the first n lanes, the rest 0

@@ -20,7 +20,7 @@ from cycnn.kernels.simd cimport (
     MR, NR, VL, prefetch, publish, real, vf, vf_add, vf_load, vf_load_part, vf_max, vf_store,
     vf_store_part, vf_zero,
 )
-from cycnn.kernels.tile cimport ACCUMULATE, RELU, multiply_rows
+from cycnn.kernels.tile cimport ACCUMULATE, RELU, Product, multiply_rows
 from cycnn.kernels.winograd_tiles cimport Part, Place, Tiles, place_of, transform_tiles, whole
 from cycnn.kernels.winograd_transforms cimport transform_output, transform_weight
 
@@ -106,9 +106,22 @@ cdef void multiply_panel(
 ) noexcept nogil:
     """y[t][column + j] (+)= sum over c of x[t][c] * u[c, j]."""
     cdef int64_t[2] tap
+    cdef Product product
     tap[0] = tap[1] = 0
-    multiply_rows(x, y, count, tap, 1, channels, u, column, NR if columns > VL else VL, NULL, flags,
-                  NULL)
+    product.x = x
+    product.y = y
+    product.rows = count
+    product.taps = tap
+    product.count = 1
+    product.run = channels
+    product.w = u
+    product.panel = 0
+    product.column = column
+    product.columns = NR if columns > VL else VL
+    product.bias = NULL
+    product.flags = flags
+    product.ahead = NULL
+    multiply_rows(&product)
 
 
 cdef void list_tiles(

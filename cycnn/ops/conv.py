@@ -99,7 +99,7 @@ def _sum(
     at_y = scratch.take(8 * listed)
     at_classes = scratch.take(48 * max(1, count))
     at_taps = scratch.take(16 * (len(classes.taps) if classes else taps))
-    at_bias = scratch.take(unit.NR * unit.itemsize)
+    at_bias = scratch.take(2 * unit.NR * unit.itemsize)  # a tile has up to two panels
     at_spare = scratch.take((group_k + unit.NR) * unit.itemsize)
     at_slab = scratch.take(blocks.slab * unit.itemsize if copy else 0)
     sums = unit.FEW * per_job * unit.NR
