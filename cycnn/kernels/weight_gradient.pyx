@@ -97,9 +97,16 @@ cdef inline void tile(
     real* sums, real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
 ) noexcept nogil:
     """Add the products of at most MR rows, in the lowest tile that holds them."""
-    if rows > 2 * (MR // 3):
+    if not wide and MR < 12 and rows > MR // 2:
+        accumulate_pairs(
+            MR, wide, x, offset, pixels, dy, step, ahead, sums, dw, column, columns, flags)
+    elif rows > MR - MR // 4:
         accumulate_outer(
             MR, wide, x, offset, pixels, dy, step, ahead, sums, dw, column, columns, flags)
+    elif rows > 2 * (MR // 3):
+        accumulate_outer(
+            MR - MR // 4, wide, x, offset, pixels, dy, step, ahead, sums, dw, column, columns,
+            flags)
     elif rows > MR // 2:
         accumulate_outer(
             2 * (MR // 3), wide, x, offset, pixels, dy, step, ahead, sums, dw, column, columns,
