@@ -9,7 +9,7 @@
 # dw gets the last.
 from cycnn.kernels.ahead cimport Ahead, fetch_in_turn
 from cycnn.kernels.simd cimport (
-    MR, NR, VL, prefetch, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_store, vf_zero,
+    MR, NR, VL, real, vf, vf_add, vf_bcast, vf_fma, vf_load, vf_store, vf_zero,
 )
 from cycnn.kernels.tile cimport ACCUMULATE, finish
 
@@ -225,14 +225,6 @@ cdef inline void put_sums(
         put(wide, s.ab, s.bb, sums + 11 * NR, dw, 11, column, columns)
 
 
-cdef inline void fetch_rows(int rows, real** dw, Py_ssize_t column) noexcept nogil:
-    """Ask for the rows of a tile: dw lies far away, unlike sums."""
-    cdef Py_ssize_t i
-    if dw != NULL:
-        for i in range(rows):
-            prefetch(dw[i] + column)
-
-
 cdef inline void accumulate_outer(
     int rows, bint wide,
     const real* x,              # IN   the first row of the first pixel
@@ -251,7 +243,6 @@ cdef inline void accumulate_outer(
     cdef Sums s = load_sums(rows, wide, sums) if flags & ACCUMULATE else no_sums()
     cdef const Py_ssize_t* last = offset + pixels
     cdef const Py_ssize_t* end = offset + (pixels - 1) % STRIP + 1
-    fetch_rows(rows, dw, column)
     fetch_in_turn(ahead)
     while offset < end:
         add_pixel(rows, wide, x + offset[0], dy, &s)
@@ -283,7 +274,6 @@ cdef inline void accumulate_pairs(
     cdef Sums t = no_sums()
     cdef const Py_ssize_t* last = offset + pixels // 2 * 2
     cdef const Py_ssize_t* end = offset + (pixels // 2 - 1) % (STRIP // 2) * 2 + 2
-    fetch_rows(rows, dw, column)
     while offset < last:
         fetch_in_turn(ahead)
         while offset < end:

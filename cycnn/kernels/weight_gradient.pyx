@@ -19,11 +19,12 @@ pixels.
 """
 from libc.stdint cimport int64_t
 
-from cycnn.kernels.ahead cimport Ahead, look_ahead, one_by_one
+from cycnn.kernels.ahead cimport LINE, Ahead, look_ahead, one_by_one
 from cycnn.kernels.outer cimport STRIP, accumulate_outer, accumulate_pairs
 from cycnn.kernels.reduce cimport column_sum
 from cycnn.kernels.simd cimport (
-    MR, NR, VL, publish, real, vf, vf_add, vf_load, vf_load_part, vf_store, vf_store_part, vf_zero,
+    MR, NR, VL, prefetch, publish, real, vf, vf_add, vf_load, vf_load_part, vf_store,
+    vf_store_part, vf_zero,
 )
 from cycnn.kernels.tail cimport load, store
 from cycnn.kernels.tile cimport ACCUMULATE
@@ -119,6 +120,15 @@ cdef inline void tile(
             MR // 3, wide, x, offset, pixels, dy, step, ahead, sums, dw, column, columns, flags)
 
 
+cdef inline void fetch_rows(real** dw, Py_ssize_t column, Py_ssize_t columns) noexcept nogil:
+    """Ask for the rows of a tile: dw lies far away, unlike sums."""
+    cdef Py_ssize_t i
+    for i in range(MR):
+        prefetch(dw[i] + column)
+        if columns > LINE and NR > LINE:
+            prefetch(dw[i] + column + LINE)
+
+
 cdef void tiles(
     const real* x, const Py_ssize_t* offset, Py_ssize_t pixels, Py_ssize_t rows,
     const real* dy, Py_ssize_t step, Ahead* ahead,
@@ -126,7 +136,11 @@ cdef void tiles(
 ) noexcept nogil:
     """Add the products of `rows` consecutive inputs of each window with one panel of dy."""
     cdef Py_ssize_t i = 0
+    if dw != NULL:
+        fetch_rows(dw, column, columns)
     while i < rows:
+        if dw != NULL and i + MR < rows:        # a tile of few pixels would not wait for its own
+            fetch_rows(dw + i + MR, column, columns)
         if columns > VL:
             tile(True, x + i, offset, pixels, rows - i, dy, step, ahead,
                  sums + i * NR, NULL if dw == NULL else dw + i, column, columns, flags)
