@@ -4,13 +4,14 @@
 
 No im2col matrix: a job copies the input under its block of output pixels into a slab with the
 border (window.pxd), in blocks of channels, and multiplies windows by packed weights in register
-tiles (tile.pxd).  A tile's rows are any MR pixels of the block, so tiles are full on small images
+tiles (tile.pxd).  A tile's rows are any pixels of the block, so tiles are full on small images
 too.  Partial sums over channel blocks wait in y; bias and activation follow the last block.
 Where there is one block of pixels, each panel of weights is met once: its job packs it, block by
 block of channels, in scratch memory, and no other thread waits for it or reads it.  For few pixels
 weights are not packed at all (stream.pxd).
 
-Loop nest of a job:  channel block > panel of NR kernels > class of pixels > MR pixels > taps.
+Loop nest of a job:  channel block > one or two panels of NR kernels > class of pixels > tile of
+pixels > taps.
 
 The input gradient of few channels would leave most columns of a tile empty.  There a product with
 all taps as columns, z[n, o, t, c] = sum over k of dy[n, o, k] * w[t, c, k], is folded.
@@ -25,7 +26,7 @@ from cycnn.kernels.ahead cimport LINE, Ahead, look_ahead
 from cycnn.kernels.packing cimport pack_panel
 from cycnn.kernels.simd cimport MR, NR, PANELS, publish, real
 from cycnn.kernels.stream cimport FEW, finish_row, stream
-from cycnn.kernels.tile cimport ACCUMULATE, FETCH, STEPS, Product, multiply_rows
+from cycnn.kernels.tile cimport ACCUMULATE, FETCH, STEPS, Product, multiply_rows, tile_rows
 from cycnn.kernels.window cimport (
     Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_in_place,
     windows_of,
@@ -213,6 +214,18 @@ cdef void pack_panels(
             c = c + rows
 
 
+cdef Py_ssize_t count_tiles(
+    Py_ssize_t pixels, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K,
+) noexcept nogil:
+    """Return how many tiles some panels of a block have."""
+    cdef Py_ssize_t count = 0, p = first, rows
+    while p < last:
+        rows = tile_rows(min(min(<Py_ssize_t>PANELS, last - p) * NR, K - p * NR))
+        count = count + (pixels + rows - 1) // rows
+        p = p + PANELS
+    return count
+
+
 cdef Ahead next_block(
     const ConvArgs* a, Py_ssize_t index, Py_ssize_t channel, Py_ssize_t channels,
     Py_ssize_t times,
@@ -296,7 +309,7 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     cdef const Class* table = <Class*>(scratch + a.at_classes)
     cdef real* bias = <real*>(scratch + a.at_bias)
     cdef real* packed
-    cdef Py_ssize_t c = 0, p, cls, i, times, together
+    cdef Py_ssize_t c = 0, p, cls, i, times, abreast
     cdef Product product
     cdef Ahead ahead
     while c < C:
@@ -312,33 +325,31 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
                          <real*>(scratch + a.at_sums))
             c = c + b.channels
             continue
-        times = ((table.pixels + MR - 1) // MR * table.runs * ((table.run + STEPS - 1) // STEPS)
-                 * (last - first))
+        times = (count_tiles(table.pixels, first, last, K) * table.runs
+                 * ((table.run + STEPS - 1) // STEPS))
         ahead = next_block(a, job % a.blocks + 1, g * C + c, b.channels, times)
         product.panel = taps * b.channels * NR
-        # Where nothing is left to fetch, a tile of few taps had better not ask at each.
-        product.ahead = &ahead if ahead.times > 0 else NULL
         p = first
         while p < last:
-            together = min(<Py_ssize_t>PANELS, last - p)
+            abreast = min(<Py_ssize_t>PANELS, last - p)
             if a.at_weights == 0:
                 product.w = a.w + (g * C + c) * taps * panels * NR + p * product.panel
             else:
                 i = (p - first) % a.together
-                together = min(together, a.together - i)
+                abreast = min(abreast, a.together - i)
                 packed = <real*>(scratch + a.at_weights)
                 if i == 0:
                     pack_panels(&a.weights, a.w, g, taps, c, b.channels, K, p,
                                 min(last, p + a.together), packed)
                 product.w = packed + i * product.panel
             product.column = p * NR
-            product.columns = min(together * NR, K - p * NR)
+            product.columns = min(abreast * NR, K - p * NR)
             product.flags = (ACCUMULATE if c > 0 else 0) | (FETCH if a.fetch else 0)
             product.bias = NULL
             if c + b.channels >= C:
                 product.flags = product.flags | a.flags
                 if a.bias != NULL:
-                    for i in range(together * NR):
+                    for i in range(abreast * NR):
                         bias[i] = a.bias[g * K + p * NR + i] if i < product.columns else 0
                     product.bias = bias
             for cls in range(max(a.classes, <Py_ssize_t>1)):
@@ -348,8 +359,10 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
                 product.taps = table[cls].taps
                 product.count = table[cls].runs
                 product.run = table[cls].run
+                # Where nothing is left to fetch, a tile of few taps had better not ask at each.
+                product.ahead = &ahead if ahead.times > 0 else NULL
                 multiply_rows(&product)
-            p = p + together
+            p = p + abreast
         c = c + b.channels
 
 

@@ -153,7 +153,7 @@ cdef inline void add_pixel(
 
 
 cdef inline void add_sums(int rows, bint wide, Sums* s, const Sums* t) noexcept nogil:
-    """s += t, of at most MR // 2 rows."""
+    """s += t, of at most six rows."""
     s.a0 = vf_add(s.a0, t.a0)
     if wide:
         s.b0 = vf_add(s.b0, t.b0)
@@ -260,12 +260,12 @@ cdef inline void accumulate_outer(
 
 
 cdef inline void accumulate_pairs(
-    int rows, bint wide,        # at most MR // 2 rows
+    int rows, bint wide,        # at most six rows
     const real* x, const Py_ssize_t* offset, Py_ssize_t pixels,
     const real* dy, Py_ssize_t step, Ahead* ahead, real* sums, real** dw, Py_ssize_t column,
     Py_ssize_t columns, Py_ssize_t flags,
 ) noexcept nogil:
-    """The same for few rows: even pixels are summed in `s`, odd ones in `t`.
+    """The same for few sums: even pixels are summed in `s`, odd ones in `t`.
 
     A sum takes a product every four cycles or so, in which two units have time for eight vectors: a
     low tile with one sum of each would keep them waiting.

@@ -3,8 +3,9 @@
    Every function is one or two instructions.  The instruction set comes from the compiler's own
    flags; CYCNN_PORTABLE asks for the last branch, which any C compiler can build.
 
-   MR x NV vectors is the register tile of the matrix kernels: MR * NV accumulators, NV weights and
-   one broadcast input fit the register file (16 registers: 6 x 2, 32 registers: 12 x 2). */
+   MR rows x NR columns, two vectors, is the first of the register tiles (tile.pxd): 2 * MR
+   accumulators, two weights and one broadcast input fit the register file (16 registers: 6 x 2, 32
+   registers: 12 x 2). */
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -290,7 +291,7 @@ INLINE vf vf_first(vf a, vf b, ptrdiff_t n) { /* the first n lanes of a, the res
 }
 
 #define NR (2 * VL)
-#define PANELS (MR / 6) /* of NR columns each, in a tile of half the rows (tile.pxd) */
+#define PANELS (MR / 6) /* of NR columns, in a tile of half the rows */
 
 /* Into the first-level cache, or into the second; p may point anywhere: it never faults. */
 #if defined(__GNUC__)

@@ -9,10 +9,10 @@ cdef extern from "simd.h" nogil:
         pass
     enum:
         VL                      # lanes of a vector
-        MR                      # rows of the register tile
+        MR                      # rows of a register tile of one panel
         FRACTION                # bits of a real below its exponent
-        NR                      # columns of the register tile, two vectors
-        PANELS                  # of NR columns each, in a tile of half the rows
+        NR                      # columns of a panel, two vectors
+        PANELS                  # of a tile of half the rows
     vf vf_load(const real* p)
     void vf_store(real* p, vf v)
     vf vf_load_part(const real* p, Py_ssize_t n)            # the first n lanes, the rest 0

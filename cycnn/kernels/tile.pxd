@@ -29,7 +29,7 @@ cdef enum:
     # What the tile does with y beyond storing; a sum of these.
     ACCUMULATE = 1          # start from what y holds
     RELU = 2                # y = max(y, 0) after the bias
-    FETCH = 4               # y may be in no cache: fetch the rows of the next tile
+    FETCH = 4               # y may be in no cache: fetch the rows of the next whole tile
 
 
 cdef struct Product:
@@ -49,11 +49,11 @@ cdef struct Product:
 
 
 cdef struct Row:
-    # The sums of a row of a tile, by vectors of its columns.
+    # The vectors of a tile's columns: a row's sums, the weights of one k, or the bias.
     vf a, b, c, d
 
 
-cdef inline Row no_sums() noexcept nogil:
+cdef inline Row zeros() noexcept nogil:
     cdef Row row
     row.a = row.b = row.c = row.d = vf_zero()
     return row
@@ -68,7 +68,7 @@ cdef inline vf vector_at(const real* y, Py_ssize_t columns) noexcept nogil:
 
 cdef inline Row row_at(int vectors, const real* y, Py_ssize_t columns) noexcept nogil:
     """Return what y holds."""
-    cdef Row row = no_sums()
+    cdef Row row = zeros()
     row.a = vector_at(y, columns)
     if vectors > 1:
         row.b = vector_at(y + VL, columns - VL)
@@ -139,9 +139,9 @@ cdef inline Py_ssize_t multiply(
     cdef Py_ssize_t d9 = x[9] - x[0] if rows > 9 else 0
     cdef Py_ssize_t da = x[10] - x[0] if rows > 10 else 0
     cdef Py_ssize_t db = x[11] - x[0] if rows > 11 else 0
-    cdef Row r0 = no_sums(), r1 = no_sums(), r2 = no_sums(), r3 = no_sums()
-    cdef Row r4 = no_sums(), r5 = no_sums(), r6 = no_sums(), r7 = no_sums()
-    cdef Row r8 = no_sums(), r9 = no_sums(), ra = no_sums(), rb = no_sums(), w = no_sums()
+    cdef Row r0 = zeros(), r1 = zeros(), r2 = zeros(), r3 = zeros()
+    cdef Row r4 = zeros(), r5 = zeros(), r6 = zeros(), r7 = zeros()
+    cdef Row r8 = zeros(), r9 = zeros(), ra = zeros(), rb = zeros(), w = zeros()
     cdef const real* q
     cdef const real* v
     cdef const real* end
@@ -217,7 +217,7 @@ cdef inline Py_ssize_t multiply(
                 q = q + 1
             if q == end:
                 break
-    w = no_sums()
+    w = zeros()
     if p.bias != NULL:
         w = row_at(vectors, p.bias, vectors * VL)
     finish_row(vectors, y[0] + column, r0, &w, columns, flags)
@@ -244,6 +244,13 @@ cdef inline Py_ssize_t multiply(
     if rows > 11:
         finish_row(vectors, y[11] + column, rb, &w, columns, flags)
     return m + rows
+
+
+cdef inline Py_ssize_t tile_rows(Py_ssize_t columns) noexcept nogil:
+    """Return how many rows a whole tile of so many columns has."""
+    if PANELS > 1 and columns > NR:
+        return 6 if columns > NR + VL else 8
+    return MR if columns > VL else 12
 
 
 cdef inline void multiply_rows(const Product* p) noexcept nogil:

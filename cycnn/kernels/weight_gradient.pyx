@@ -97,10 +97,17 @@ cdef inline void tile(
     const real* dy, Py_ssize_t step, Ahead* ahead,
     real* sums, real** dw, Py_ssize_t column, Py_ssize_t columns, Py_ssize_t flags,
 ) noexcept nogil:
-    """Add the products of at most MR rows, in the lowest tile that holds them."""
-    if not wide and MR < 12 and rows > MR // 2:
+    """Add the products of at most MR rows, in the lowest tile that holds them.
+
+    Half a panel of six rows is few sums: with sixteen registers, it goes in pairs in any tile.
+    """
+    if not wide and MR < 12 and rows > 2 * (MR // 3):
         accumulate_pairs(
             MR, wide, x, offset, pixels, dy, step, ahead, sums, dw, column, columns, flags)
+    elif not wide and MR < 12 and rows > MR // 2:
+        accumulate_pairs(
+            2 * (MR // 3), wide, x, offset, pixels, dy, step, ahead, sums, dw, column, columns,
+            flags)
     elif rows > MR - MR // 4:
         accumulate_outer(
             MR, wide, x, offset, pixels, dy, step, ahead, sums, dw, column, columns, flags)
@@ -139,7 +146,7 @@ cdef void tiles(
     if dw != NULL:
         fetch_rows(dw, column, columns)
     while i < rows:
-        if dw != NULL and i + MR < rows:        # a tile of few pixels would not wait for its own
+        if dw != NULL and i + MR < rows:        # the products of few pixels take less than this
             fetch_rows(dw + i + MR, column, columns)
         if columns > VL:
             tile(True, x + i, offset, pixels, rows - i, dy, step, ahead,

@@ -249,7 +249,7 @@ def tile_blocks(
     unit: SimpleNamespace,
     copy: bool,
 ) -> Blocks:
-    """Cut the outputs in blocks whose tiles, of MR pixels, are full where that costs nothing else.
+    """Cut the outputs in blocks whose tiles of a panel, MR pixels, are full where that is free.
 
     A few pixels that are read where they lie make one block: each panel of weights is then met
     once, and packed by the job that reads it.  For many pixels and few panels that would not pay:
@@ -275,8 +275,8 @@ def tile_blocks(
 def _full_tiles(total: int, most: int, pixels: int, unit: SimpleNamespace) -> int:
     """Return how many of `total`, each of so many pixels, to put in a block: about `most`.
 
-    What is left over of a block makes a tile of two thirds or one third of MR rows, which takes at
-    least as long as one of four: so many keep both multipliers busy.
+    What is left over of a block makes a tile of two thirds or one third of MR rows, of one panel,
+    which takes at least as long as one of four: so many keep both multipliers busy.
     """
     mr: int = unit.MR
     if pixels == 1:
