@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import cycnn
-from cycnn import ops
+from cycnn import engine, ops
 
 from . import reference
 from .configurations import draw_channels, draw_window
@@ -206,6 +206,26 @@ def test_forward_is_exact_on_integers(rng, shape, kernel, filters, options, dtyp
     assert_array_equal(conv(x, weight, **options), expected - bias)
     y = conv(x, weight, bias, activation="relu", **options)
     assert_array_equal(y, np.maximum(expected, 0))
+
+
+@each_dtype
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4, 61, 62, 63, 64])  # a job has one panel, or two
+def test_every_shape_of_tile_is_exact_on_integers(rng, vectors, dtype):
+    """Any rows left over, of columns that fill the last vector or nearly, in three directions."""
+    unit = engine.kernels(dtype)
+    for filters in (vectors * unit.VL, vectors * unit.VL - 1):
+        weight, bias = integers(rng, (1, 21, filters), dtype), integers(rng, filters, dtype)
+        for pixels in range(unit.FEW + 1, unit.FEW + 1 + 2 * 12):
+            x, dy = (
+                integers(rng, (1, pixels, 21), dtype),
+                integers(rng, (1, pixels, filters), dtype),
+            )
+            assert_array_equal(conv(x, weight, bias), x @ weight[0] + bias)
+            assert_array_equal(conv_backward_input(dy, weight, x.shape), dy @ weight[0].T)
+            for channels in (pixels % 12 + 1, 21):
+                part = np.ascontiguousarray(x[..., :channels])
+                dweight, _ = conv_backward_weight(dy, part, (1,))
+                assert_array_equal(dweight[0], part[0].T @ dy[0])
 
 
 @each_dtype

@@ -253,6 +253,17 @@ cdef inline Py_ssize_t tile_rows(Py_ssize_t columns) noexcept nogil:
     return MR if columns > VL else 12
 
 
+cdef inline Py_ssize_t multiply_panel(
+    int vectors, const Product* p, Py_ssize_t m, Py_ssize_t left,
+) noexcept nogil:
+    """`multiply` for a panel or half of it, in the lowest tile for the rows that are left."""
+    if left > 2 * (MR // 3):
+        return multiply(MR, vectors, p, m)
+    if left > MR // 3:
+        return multiply(2 * (MR // 3), vectors, p, m)
+    return multiply(MR // 3, vectors, p, m)
+
+
 cdef inline void multiply_rows(const Product* p) noexcept nogil:
     """Write all rows of a product, in tiles of as many as are left."""
     cdef Py_ssize_t m = 0, left
@@ -271,17 +282,8 @@ cdef inline void multiply_rows(const Product* p) noexcept nogil:
             else:
                 m = multiply(4, 3, p, m)
         elif p.columns > VL:
-            if left > 2 * (MR // 3):
-                m = multiply(MR, 2, p, m)
-            elif left > MR // 3:
-                m = multiply(2 * (MR // 3), 2, p, m)
-            else:
-                m = multiply(MR // 3, 2, p, m)
+            m = multiply_panel(2, p, m, left)
         elif MR < 12 and left > MR:
             m = multiply(12, 1, p, m)
-        elif left > 2 * (MR // 3):
-            m = multiply(MR, 1, p, m)
-        elif left > MR // 3:
-            m = multiply(2 * (MR // 3), 1, p, m)
         else:
-            m = multiply(MR // 3, 1, p, m)
+            m = multiply_panel(1, p, m, left)

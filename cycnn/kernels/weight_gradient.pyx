@@ -146,7 +146,7 @@ cdef void tiles(
     if dw != NULL:
         fetch_rows(dw, column, columns)
     while i < rows:
-        if dw != NULL and i + MR < rows:        # the products of few pixels take less than this
+        if dw != NULL and i + MR < rows:        # few pixels are done before their rows are here
             fetch_rows(dw + i + MR, column, columns)
         if columns > VL:
             tile(True, x + i, offset, pixels, rows - i, dy, step, ahead,
