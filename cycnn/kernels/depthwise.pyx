@@ -48,13 +48,16 @@ cdef struct DepthwiseArgs:
 cdef inline void fetch_next(
     int rows, int pixels, int stride, const Group* g, const real* x, const real* y,
 ) noexcept nogil:
-    """Fetch lines of what the next rows read, and of outputs of the next two, or further on."""
+    """Fetch lines of what the next rows read, and of outputs of the next two, or further on.
+
+    With a stride of two, x is four times as large as y, and outputs are better left alone.
+    """
     cdef Py_ssize_t _row
     cdef int _r
     for _r in range(rows):
         for _row in range(g.ahead):
             fetch_lines(x - _row * g.x_row, pixels * stride)
-        if g.y_step == g.C:                     # the outputs of a phase do not lie side by side
+        if stride == 1 and g.y_step == g.C:     # the outputs of a phase do not lie side by side
             fetch_lines(y + (2 * g.y_row if rows == 2 else <Py_ssize_t>AHEAD), pixels)
         x = x + g.x_rows
         y = y + g.y_row
@@ -89,7 +92,10 @@ cdef inline void convolve_run(
 ) noexcept nogil:
     """Write a run in equal groups of outputs."""
     cdef Py_ssize_t most = ALONE if rows == 1 else PAIRED
-    cdef Py_ssize_t done = 0, pixels, groups = (count + most - 1) // most
+    cdef Py_ssize_t done = 0, pixels, groups
+    if stride == 2 and g.ahead > 0:             # from memory, few lines to wait for at a time
+        most = 4
+    groups = (count + most - 1) // most
     while groups > 0:
         pixels = (count - done + groups - 1) // groups
         g.edges = edges
