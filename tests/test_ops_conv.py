@@ -209,7 +209,7 @@ def test_forward_is_exact_on_integers(rng, shape, kernel, filters, options, dtyp
 
 
 @each_dtype
-@pytest.mark.parametrize("vectors", [1, 2, 3, 4, 61, 62, 63, 64])  # a job has one panel, or two
+@pytest.mark.parametrize("vectors", [1, 2, 3, 4, 61, 62, 63, 64, 95, 96])  # up to 3 panels a job
 def test_every_shape_of_tile_is_exact_on_integers(rng, vectors, dtype):
     """Any rows left over, of columns that fill the last vector or nearly, in three directions."""
     unit = engine.kernels(dtype)
@@ -226,6 +226,19 @@ def test_every_shape_of_tile_is_exact_on_integers(rng, vectors, dtype):
                 part = np.ascontiguousarray(x[..., :channels])
                 dweight, _ = conv_backward_weight(dy, part, (1,))
                 assert_array_equal(dweight[0], part[0].T @ dy[0])
+
+
+@each_dtype
+@pytest.mark.parametrize("vectors", range(2, 13))
+def test_strips_of_pixels_are_exact_on_integers(rng, vectors, dtype):
+    """So many pixels that they go in strips, and so few columns that their panels stay in cache."""
+    for columns in (vectors * engine.kernels(dtype).VL, vectors * engine.kernels(dtype).VL - 1):
+        weight, bias = integers(rng, (1, 7, columns), dtype), integers(rng, columns, dtype)
+        back = np.ascontiguousarray(weight.swapaxes(1, 2))
+        for pixels in range(3200, 3224):
+            x = integers(rng, (1, pixels, 7), dtype)
+            assert_array_equal(conv(x, weight, bias), x @ weight[0] + bias)
+            assert_array_equal(conv_backward_input(x, back, (1, pixels, columns)), x @ weight[0])
 
 
 @each_dtype

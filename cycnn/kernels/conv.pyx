@@ -10,8 +10,9 @@ Where there is one block of pixels, each panel of weights is met once: its job p
 block of channels, in scratch memory, and no other thread waits for it or reads it.  For few pixels
 weights are not packed at all (stream.pxd).
 
-Loop nest of a job:  channel block > one or two panels of NR kernels > class of pixels > tile of
-pixels > taps.
+Loop nest of a job:  channel block > strip of pixels > panels of NR kernels, up to two at a time >
+class of pixels > tile of pixels > taps.  There is one strip, but where all panels stay in the
+first-level cache: there a few pixels at a time meet them, so that y is written in order.
 
 The input gradient of few channels would leave most columns of a tile empty.  There a product with
 all taps as columns, z[n, o, t, c] = sum over k of dy[n, o, k] * w[t, c, k], is folded.
@@ -24,9 +25,11 @@ from libc.string cimport memset
 
 from cycnn.kernels.ahead cimport LINE, Ahead, look_ahead
 from cycnn.kernels.packing cimport pack_panel
-from cycnn.kernels.simd cimport MR, NR, PANELS, publish, real
+from cycnn.kernels.simd cimport MR, NR, VL, publish, real
 from cycnn.kernels.stream cimport FEW, finish_row, stream
-from cycnn.kernels.tile cimport ACCUMULATE, FETCH, STEPS, Product, multiply_rows, tile_rows
+from cycnn.kernels.tile cimport (
+    ACCUMULATE, FETCH, STEPS, Product, multiply_rows, tile_columns, tile_rows,
+)
 from cycnn.kernels.window cimport (
     Block, Window, Windows, block_at, fill_slab, rows_merge, set_channels, tap_at, windows_in_place,
     windows_of,
@@ -65,9 +68,10 @@ cdef struct ConvArgs:
     const int64_t* class_start      # IN   (classes + 1,) into class_pixels
     const int64_t* class_taps       # IN   (...,) taps th * TW + tw, class by class
     const int64_t* class_tap_start  # IN   (classes + 1,) into class_taps
-    Py_ssize_t at_y, at_classes, at_taps, at_bias, at_spare, at_slab    # bytes into scratch
+    Py_ssize_t at_y, at_classes, at_taps, at_spare, at_slab     # bytes into scratch
     Py_ssize_t at_weights       # where panels are packed; 0 where w is packed
-    Py_ssize_t together         # panels packed at a time
+    Py_ssize_t together         # panels packed at a time, or all
+    Py_ssize_t strip            # pixels that meet all panels before the next ones do
     Py_ssize_t at_sums          # where FEW pixels at most are summed, w read where it lies; or 0
 
 
@@ -87,8 +91,10 @@ cdef inline void list_run(
     """Write the pointers of pixels at equal distances."""
     cdef Py_ssize_t i
     for i in range(pixels):
-        x[i] = p + i * step_x
-        y[i] = r + i * step_y
+        x[i] = p
+        y[i] = r
+        p = p + step_x
+        r = r + step_y
 
 
 cdef Py_ssize_t list_pixels(
@@ -214,15 +220,14 @@ cdef void pack_panels(
             c = c + rows
 
 
-cdef Py_ssize_t count_tiles(
-    Py_ssize_t pixels, Py_ssize_t first, Py_ssize_t last, Py_ssize_t K,
-) noexcept nogil:
-    """Return how many tiles some panels of a block have."""
-    cdef Py_ssize_t count = 0, p = first, rows
-    while p < last:
-        rows = tile_rows(min(min(<Py_ssize_t>PANELS, last - p) * NR, K - p * NR))
+cdef Py_ssize_t count_tiles(Py_ssize_t pixels, Py_ssize_t columns) noexcept nogil:
+    """Return how many tiles so many columns of a block have."""
+    cdef Py_ssize_t count = 0, at = 0, wide, rows
+    while at < columns:
+        wide = tile_columns(at, columns - at)
+        rows = tile_rows(wide)
         count = count + (pixels + rows - 1) // rows
-        p = p + PANELS
+        at = at + wide
     return count
 
 
@@ -296,6 +301,49 @@ cdef void stream_block(
                 sums = sums + pitch
 
 
+cdef void multiply_class(const Product* product) noexcept nogil:
+    """`multiply_rows` of a copy that no other function sees: what tiles need stays in registers."""
+    cdef Product own = product[0]
+    multiply_rows(&own)
+
+
+cdef void multiply_columns(
+    const ConvArgs* a, const Class* table,
+    Py_ssize_t begin, Py_ssize_t end,       # columns
+    const real* w,                          # IN   their panels
+    Py_ssize_t panel,                       # from one to the next
+    const real* bias,                       # IN   of all columns, or NULL
+    Py_ssize_t flags, Ahead* ahead,
+) noexcept nogil:
+    """Multiply all pixels, strip by strip, by some columns, in as wide tiles as there are."""
+    cdef Py_ssize_t strip = 0, at, cls
+    cdef Product product
+    product.panel = panel
+    product.flags = flags
+    while True:
+        at = 0
+        while begin + at < end:
+            product.column = begin + at
+            product.columns = tile_columns(at, end - begin - at)
+            product.w = w + at // NR * panel + at % NR
+            product.second = VL if at % NR == 0 else panel - VL
+            product.bias = bias + begin + at if bias != NULL else NULL
+            for cls in range(max(a.classes, <Py_ssize_t>1)):
+                product.x = table[cls].x + strip
+                product.y = table[cls].y + strip
+                product.rows = min(a.strip, table[cls].pixels - strip)
+                product.taps = table[cls].taps
+                product.count = table[cls].runs
+                product.run = table[cls].run
+                # Where nothing is left to fetch, a tile of few taps had better not ask at each.
+                product.ahead = ahead if ahead.times > 0 else NULL
+                multiply_class(&product)
+            at = at + product.columns
+        strip = strip + a.strip
+        if strip >= table.pixels:
+            return
+
+
 cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     """One job is one block of pixels, `panels` panels of kernels, one group."""
     cdef const ConvArgs* a = <const ConvArgs*>args
@@ -305,12 +353,12 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     cdef Py_ssize_t splits = (panels + a.panels - 1) // a.panels
     cdef Py_ssize_t g = job // (splits * a.blocks), split = job // a.blocks % splits
     cdef Py_ssize_t first = split * a.panels, last = min(panels, first + a.panels)
+    cdef Py_ssize_t begin = first * NR, end = min(K, last * NR)
     cdef Block b = block_at(v, job % a.blocks)
     cdef const Class* table = <Class*>(scratch + a.at_classes)
-    cdef real* bias = <real*>(scratch + a.at_bias)
-    cdef real* packed
-    cdef Py_ssize_t c = 0, p, cls, i, times, abreast
-    cdef Product product
+    cdef const real* bias
+    cdef const real* w
+    cdef Py_ssize_t c = 0, p, times, panel, flags
     cdef Ahead ahead
     while c < C:
         set_channels(v, &b, min(a.channel_block, C - c))
@@ -318,51 +366,31 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
             fill_slab(v, &b, g * C + c, <real*>(scratch + a.at_slab))
         list_classes(a, &b, g, g * C + c, scratch)
         if taps == 0:
-            clear(table, first * NR, min(K, last * NR))
+            clear(table, begin, end)
             return
         if a.at_sums:
-            stream_block(a, table, g, &b, c, first * NR, min(K, last * NR),
-                         <real*>(scratch + a.at_sums))
+            stream_block(a, table, g, &b, c, begin, end, <real*>(scratch + a.at_sums))
             c = c + b.channels
             continue
-        times = (count_tiles(table.pixels, first, last, K) * table.runs
+        times = (count_tiles(table.pixels, end - begin) * table.runs
                  * ((table.run + STEPS - 1) // STEPS))
         ahead = next_block(a, job % a.blocks + 1, g * C + c, b.channels, times)
-        product.panel = taps * b.channels * NR
+        flags = (ACCUMULATE if c > 0 else 0) | (FETCH if a.fetch else 0)
+        bias = NULL
+        if c + b.channels == C:
+            flags = flags | a.flags
+            bias = a.bias + g * K if a.bias != NULL else NULL
+        panel = taps * b.channels * NR
         p = first
         while p < last:
-            abreast = min(<Py_ssize_t>PANELS, last - p)
-            if a.at_weights == 0:
-                product.w = a.w + (g * C + c) * taps * panels * NR + p * product.panel
-            else:
-                i = (p - first) % a.together
-                abreast = min(abreast, a.together - i)
-                packed = <real*>(scratch + a.at_weights)
-                if i == 0:
-                    pack_panels(&a.weights, a.w, g, taps, c, b.channels, K, p,
-                                min(last, p + a.together), packed)
-                product.w = packed + i * product.panel
-            product.column = p * NR
-            product.columns = min(abreast * NR, K - p * NR)
-            product.flags = (ACCUMULATE if c > 0 else 0) | (FETCH if a.fetch else 0)
-            product.bias = NULL
-            if c + b.channels >= C:
-                product.flags = product.flags | a.flags
-                if a.bias != NULL:
-                    for i in range(abreast * NR):
-                        bias[i] = a.bias[g * K + p * NR + i] if i < product.columns else 0
-                    product.bias = bias
-            for cls in range(max(a.classes, <Py_ssize_t>1)):
-                product.x = table[cls].x
-                product.y = table[cls].y
-                product.rows = table[cls].pixels
-                product.taps = table[cls].taps
-                product.count = table[cls].runs
-                product.run = table[cls].run
-                # Where nothing is left to fetch, a tile of few taps had better not ask at each.
-                product.ahead = &ahead if ahead.times > 0 else NULL
-                multiply_rows(&product)
-            p = p + abreast
+            w = a.w + (g * C + c) * taps * panels * NR + p * panel
+            if a.at_weights:
+                w = <real*>(scratch + a.at_weights)
+                pack_panels(&a.weights, a.w, g, taps, c, b.channels, K, p,
+                            min(last, p + a.together), <real*>w)
+            multiply_columns(a, table, p * NR, min(end, (p + a.together) * NR), w, panel, bias,
+                             flags, &ahead)
+            p = p + a.together
         c = c + b.channels
 
 
@@ -451,7 +479,7 @@ JOBS = {
         "w* tap* ST SC SK SG bias* y* YD YH YW K UD UH UW VD VH VW "
         "groups channel_block blocks panels flags fetch classes "
         "class_pixels* class_start* class_taps* class_tap_start* "
-        "at_y at_classes at_taps at_bias at_spare at_slab at_weights together at_sums")),
+        "at_y at_classes at_taps at_spare at_slab at_weights together strip at_sums")),
     "fold": publish(<void*>fold, sizeof(FoldArgs), (
         "z* dx* N D H W C OD OH OW TD TH TW SD SH SW ED EH EW PD PH PW rows")),
     "pack": publish(<void*>pack, sizeof(PackArgs),

@@ -7,9 +7,10 @@
 # row may be any pixel of any image.
 #
 # A step of k loads a vector of w for each vector of columns and an x for each row, so a tile is as
-# square as columns and registers allow: MR rows of one panel, half of them of two, two thirds where
-# half of the second is missing.  Half a panel has twelve rows at any rate: the sums of fewer would
-# wait for each other.
+# square as columns and registers allow.  With 32 registers it has 6 rows of two panels, 8 where
+# half of the second is missing, 12 of one; with 16, 4 rows of a panel and a half, which begins with
+# either half of a panel, or 6 of one.  Half a panel has twelve rows at any rate: the sums of fewer
+# would wait for each other.
 #
 # Sums are members of local structs that nothing but these inline functions sees: they stay in
 # registers.  An array of vectors indexed by a loop would live in memory (2.2 times slower).  `rows`
@@ -41,9 +42,10 @@ cdef struct Product:
     Py_ssize_t run              # consecutive k of a tap
     const real* w               # IN   packed, NR columns for each k
     Py_ssize_t panel            # from there to the next panel
+    Py_ssize_t second           # from there to the second vector of three
     Py_ssize_t column           # first column in y
-    Py_ssize_t columns          # how many there are, PANELS * NR at most
-    const real* bias            # IN   (PANELS * NR,) for the last sum over k, else NULL
+    Py_ssize_t columns          # how many there are, those of a tile at most
+    const real* bias            # IN   (columns,) for the last sum over k, else NULL
     Py_ssize_t flags
     Ahead* ahead                # fetched meanwhile, or NULL
 
@@ -125,7 +127,8 @@ cdef inline Py_ssize_t multiply(
     cdef real** x = p.x + m
     cdef real** y = p.y + m
     cdef Ahead* ahead = p.ahead
-    cdef Py_ssize_t t, i, panel = p.panel, column = p.column, columns = p.columns, flags = p.flags
+    cdef Py_ssize_t t, i, panel = p.panel, second = p.second if vectors == 3 else VL
+    cdef Py_ssize_t column = p.column, columns = p.columns, flags = p.flags
     # Rows are reached from the first one, which moves: a pointer each and a counter would not fit
     # the sixteen integer registers.
     cdef Py_ssize_t d1 = x[1] - x[0] if rows > 1 else 0
@@ -185,7 +188,7 @@ cdef inline Py_ssize_t multiply(
             while q != stop:
                 w.a = vf_load(v)
                 if vectors > 1:
-                    w.b = vf_load(v + VL)
+                    w.b = vf_load(v + second)
                 if vectors > 2:
                     w.c = vf_load(v + panel)
                 if vectors > 3:
@@ -219,7 +222,7 @@ cdef inline Py_ssize_t multiply(
                 break
     w = zeros()
     if p.bias != NULL:
-        w = row_at(vectors, p.bias, vectors * VL)
+        w = row_at(vectors, p.bias, columns)
     finish_row(vectors, y[0] + column, r0, &w, columns, flags)
     if rows > 1:
         finish_row(vectors, y[1] + column, r1, &w, columns, flags)
@@ -246,10 +249,25 @@ cdef inline Py_ssize_t multiply(
     return m + rows
 
 
+cdef inline Py_ssize_t tile_columns(Py_ssize_t at, Py_ssize_t left) noexcept nogil:
+    """Return how many of the columns that are left, from `at` on, go into a tile.
+
+    A panel and a half goes in pairs, the second of which begins with half a panel, or by itself.
+    """
+    cdef Py_ssize_t vectors = (left + VL - 1) // VL
+    if PANELS > 1:
+        return min(left, <Py_ssize_t>(PANELS * NR))
+    if at % NR or vectors == 3 or vectors > 5:
+        return min(left, <Py_ssize_t>(NR + VL))
+    return min(left, <Py_ssize_t>NR)
+
+
 cdef inline Py_ssize_t tile_rows(Py_ssize_t columns) noexcept nogil:
     """Return how many rows a whole tile of so many columns has."""
-    if PANELS > 1 and columns > NR:
-        return 6 if columns > NR + VL else 8
+    if columns > NR + VL:
+        return 6
+    if columns > NR:
+        return 8 if PANELS > 1 else 4
     return MR if columns > VL else 12
 
 
@@ -281,6 +299,11 @@ cdef inline void multiply_rows(const Product* p) noexcept nogil:
                 m = multiply(8, 3, p, m)
             else:
                 m = multiply(4, 3, p, m)
+        elif p.columns > NR:
+            if left > 2:
+                m = multiply(4, 3, p, m)
+            else:
+                m = multiply(2, 3, p, m)
         elif p.columns > VL:
             m = multiply_panel(2, p, m, left)
         elif MR < 12 and left > MR:

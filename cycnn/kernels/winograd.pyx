@@ -115,7 +115,7 @@ cdef void multiply_panel(
     product.count = 1
     product.run = channels
     product.w = u
-    product.panel = 0
+    product.panel = product.second = 0          # one panel at most
     product.column = column
     product.columns = NR if columns > VL else VL
     product.bias = NULL

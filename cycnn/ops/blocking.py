@@ -248,8 +248,9 @@ def tile_blocks(
     filters: int,
     unit: SimpleNamespace,
     copy: bool,
+    most: int = BLOCK_PIXELS,
 ) -> Blocks:
-    """Cut the outputs in blocks whose tiles of a panel, MR pixels, are full where that is free.
+    """Cut the outputs in blocks of about `most` pixels, whose tiles are full where that is free.
 
     A few pixels that are read where they lie make one block: each panel of weights is then met
     once, and packed by the job that reads it.  For many pixels and few panels that would not pay:
@@ -261,7 +262,7 @@ def tile_blocks(
     few = pixels <= BLOCK_PIXELS and size * unit.itemsize * pixels <= WHOLE_BYTES * filters
     if few and not copy:
         return _blocks(batch, axes, whole, size)
-    planes, rows, columns = pixel_blocks(batch, axes, channels, unit, BLOCK_PIXELS)[:3]
+    planes, rows, columns = pixel_blocks(batch, axes, channels, unit, most)[:3]
     if columns < w.out:
         columns = min(w.out, _round_up(columns, unit.MR))
     elif rows == h.out:

@@ -21,7 +21,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cycnn._check import Array
-from cycnn.engine import Block, Bound, Plan, beyond, empty, kernels, outside_plans, zeros
+from cycnn.engine import (
+    Block,
+    Bound,
+    Plan,
+    beyond,
+    cache_sizes,
+    empty,
+    kernels,
+    outside_plans,
+    zeros,
+)
 from cycnn.ops import blocking, depthwise, weight_gradient, winograd
 from cycnn.ops.algorithm import OUTPUTS
 from cycnn.ops.blocking import Axis, Scratch
@@ -48,6 +58,10 @@ PANELS_TOGETHER = 4
 PACKED_BYTES = 128 << 10  # of panels that a job packs for itself at a time, at most
 # Of few pixels a job sums at most so many kernels, reading as much of each row of w.
 STRETCH = 256
+# Where all panels stay in the first-level cache and x is read where it lies, so many pixels at a
+# time meet all panels (whole tiles of any shape), and a job has so many pixels at most.
+STRIP = 96
+STRIPPED_PIXELS = 512
 FOLD_BYTES = 4 << 20  # of the product of a fold
 FOLD_ELEMENTS = 1 << 16  # of it that a job reads, about
 
@@ -78,13 +92,21 @@ def _sum(
     copy = not blocking.readable_in_place(batch, axes)
     block = blocking.channel_block(group_c, taps, unit)
     blocks = blocking.tile_blocks(batch, axes, block, group_k, unit, copy)
+    panels = -(-group_k // unit.NR)
+    panel_size = taps * block * unit.NR * unit.itemsize
+    pixels = batch * math.prod(axis.out for axis in axes)
+    stripped = (
+        not copy and blocks.number > 1 < panels and panels * panel_size <= cache_sizes().l1 // 2
+    )
+    if stripped:
+        most = max(STRIP, min(STRIPPED_PIXELS, pixels // SUM_JOBS))
+        blocks = blocking.tile_blocks(batch, axes, block, group_k, unit, copy, most)
     classes = None
     if copy and block >= unit.VL and blocks.pixels == blocks.planes * axes[1].out * axes[2].out:
         classes = blocking.pixel_classes(axes, blocks.planes, unit)
         if classes and classes.cost > 0.9 * taps * blocks.pixels:
             classes = None
-    panels = -(-group_k // unit.NR)
-    pixels = batch * math.prod(axis.out for axis in axes)
+    strip = STRIP if stripped else max(blocks.pixels, 1)
     streamed = taps > 0 and strides["SK"] == 1 and pixels <= unit.FEW
     if streamed:  # w is read where it lies
         per_job = max(1, min(-(-panels // threads), STRETCH // unit.NR))
@@ -99,15 +121,13 @@ def _sum(
     at_y = scratch.take(8 * listed)
     at_classes = scratch.take(48 * max(1, count))
     at_taps = scratch.take(16 * (len(classes.taps) if classes else taps))
-    at_bias = scratch.take(2 * unit.NR * unit.itemsize)  # a tile has up to two panels
     at_spare = scratch.take((group_k + unit.NR) * unit.itemsize)
     at_slab = scratch.take(blocks.slab * unit.itemsize if copy else 0)
     sums = unit.FEW * per_job * unit.NR
     at_sums = scratch.take(sums * unit.itemsize) if streamed else 0
     weights = {"tap": np.array(tap, np.int64), **strides}
-    at_weights = together = 0
+    at_weights, together = 0, per_job
     if blocks.number == 1 and taps and not streamed:
-        panel_size = taps * block * unit.NR * unit.itemsize
         together = max(1, min(PANELS_TOGETHER, per_job, PACKED_BYTES // panel_size))
         at_weights = scratch.take(together * panel_size)
     conv = blocking.window_slots(batch, axes, blocks, channels, copy)
@@ -116,15 +136,15 @@ def _sum(
         "blocks": blocks.number, "panels": per_job, "classes": count,
         "class_pixels": classes and classes.pixels, "class_start": classes and classes.start,
         "class_taps": classes and classes.taps, "class_tap_start": classes and classes.tap_start,
-        "at_y": at_y, "at_classes": at_classes, "at_taps": at_taps, "at_bias": at_bias,
-        "at_spare": at_spare, "at_slab": at_slab, "at_weights": at_weights, "together": together,
+        "at_y": at_y, "at_classes": at_classes, "at_taps": at_taps, "at_spare": at_spare,
+        "at_slab": at_slab, "at_weights": at_weights, "together": together, "strip": strip,
         "at_sums": at_sums, "scratch": scratch.size,
         "work": max(2.0 * pixels, unit.itemsize) * taps * group_c * filters,
     }  # fmt: skip
-    # A panel writes one line of each pixel: no processor foresees that, and it counts where y is in
-    # no cache or its rows lie apart.
+    # A panel writes a line of each pixel: no processor foresees that, and it counts where y is in
+    # no cache or its rows lie apart.  Strips write it in order.
     y_size = batch * math.prod(result) * filters * unit.itemsize
-    conv["fetch"] = axes[2].stride > 1 or bool(beyond(y_size))
+    conv["fetch"] = axes[2].stride > 1 or bool(strip >= blocks.pixels and beyond(y_size))
     for letter, axis, extent in zip("DHW", axes, result, strict=True):
         conv |= {f"Y{letter}": extent, f"U{letter}": axis.start, f"V{letter}": axis.stride}
     sum_ = unit.conv.bind(p.groups * blocks.number * splits, **conv)
