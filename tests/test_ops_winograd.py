@@ -269,6 +269,16 @@ def test_auto_is_winograd_on_a_large_layer_and_direct_on_one_channel(monkeypatch
     assert choose(thin, "forward", "auto") == "direct"
 
 
+def test_auto_knows_which_zeros_the_direct_kernel_leaves_out(monkeypatch):
+    """Those of small images, a few at a time too; none of volumes, whose windows go in whole."""
+    monkeypatch.setattr(algorithm, "DEFAULT", "auto")
+    images = _problem((64, 2, 2, 256), (3, 3), 256)
+    volumes = _problem((16, 6, 6, 6, 32), (3, 3, 3), 32)
+    for direction in ("forward", "input"):
+        assert choose(images, direction, "auto") == "direct"
+        assert choose(volumes, direction, "auto").startswith("winograd")
+
+
 @pytest.mark.parametrize(
     "x_shape, kernel, options, message",
     [

@@ -23,6 +23,8 @@ _NO_TABLE: Ints = np.empty(0, np.int64)
 PANEL_ROWS = 1152
 SLAB_BYTES = 256 << 10
 BLOCK_PIXELS = 1024
+# Zeros of the border are left out where so large a part of the products remains at most.
+CLASSES_WORTH = 0.9
 # All pixels make one block where x, times pixels per kernel, takes at most this.
 WHOLE_BYTES = 1 << 20
 # Enough jobs to share out evenly among many cores.

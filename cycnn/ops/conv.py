@@ -104,7 +104,7 @@ def _sum(
     classes = None
     if copy and block >= unit.VL and blocks.pixels == blocks.planes * axes[1].out * axes[2].out:
         classes = blocking.pixel_classes(axes, blocks.planes, unit)
-        if classes and classes.cost > 0.9 * taps * blocks.pixels:
+        if classes and classes.cost > blocking.CLASSES_WORTH * taps * blocks.pixels:
             classes = None
     strip = STRIP if stripped else max(blocks.pixels, 1)
     streamed = taps > 0 and strides["SK"] == 1 and pixels <= unit.FEW
