@@ -10,6 +10,7 @@ from numpy.testing import assert_array_equal
 
 import cycnn
 from cycnn import engine, ops
+from cycnn.ops import blocking
 
 from . import reference
 from .configurations import draw_channels, draw_window
@@ -229,7 +230,7 @@ def test_every_shape_of_tile_is_exact_on_integers(rng, vectors, dtype):
 
 
 @each_dtype
-@pytest.mark.parametrize("vectors", range(2, 13))
+@pytest.mark.parametrize("vectors", range(3, 13))
 def test_strips_of_pixels_are_exact_on_integers(rng, vectors, dtype):
     """So many pixels that they go in strips, and so few columns that their panels stay in cache."""
     for columns in (vectors * engine.kernels(dtype).VL, vectors * engine.kernels(dtype).VL - 1):
@@ -239,6 +240,18 @@ def test_strips_of_pixels_are_exact_on_integers(rng, vectors, dtype):
             x = integers(rng, (1, pixels, 7), dtype)
             assert_array_equal(conv(x, weight, bias), x @ weight[0] + bias)
             assert_array_equal(conv_backward_input(x, back, (1, pixels, columns)), x @ weight[0])
+
+
+@each_dtype
+@pytest.mark.parametrize("vectors", [3, 5, 6, 7])
+def test_tiles_that_add_to_the_channels_before_are_exact_on_integers(rng, vectors, dtype):
+    """Two blocks of channels, by jobs that pack their panels and by jobs that do not."""
+    unit, channels = engine.kernels(dtype), blocking.PANEL_ROWS + 3
+    columns = vectors * unit.VL - 1
+    weight, bias = integers(rng, (1, channels, columns), dtype), integers(rng, columns, dtype)
+    for pixels in (unit.FEW + 3, blocking.BLOCK_PIXELS + 5):
+        x = integers(rng, (1, pixels, channels), dtype)
+        assert_array_equal(conv(x, weight, bias), x @ weight[0] + bias)
 
 
 @each_dtype

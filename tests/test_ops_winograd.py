@@ -9,7 +9,7 @@ from numpy.testing import assert_array_equal
 import cycnn
 from cycnn import engine, ops
 from cycnn.ops import algorithm, winograd
-from cycnn.ops.cost import choose
+from cycnn.ops.cost import _share_of_classes, choose
 from cycnn.ops.problem import resolve
 
 from . import reference
@@ -274,9 +274,18 @@ def test_auto_knows_which_zeros_the_direct_kernel_leaves_out(monkeypatch):
     monkeypatch.setattr(algorithm, "DEFAULT", "auto")
     images = _problem((64, 2, 2, 256), (3, 3), 256)
     volumes = _problem((16, 6, 6, 6, 32), (3, 3, 3), 32)
+    assert choose(images, "forward", "auto") == "direct"
     for direction in ("forward", "input"):
-        assert choose(images, direction, "auto") == "direct"
         assert choose(volumes, direction, "auto").startswith("winograd")
+
+
+def test_auto_counts_no_zeros_of_images_that_make_no_block():
+    """Windows far apart have many zeros, and a plane of any size must be soon looked at."""
+    p = _problem((1, 2048, 2048, 16), (3, 3), 16, dilation=900)
+    assert _share_of_classes(p, 16, 16, engine.kernels(p.dtype)) == 1.0
+    few = _problem((64, 2, 2, 2), (3, 3), 256)
+    assert _share_of_classes(few, 2, 256, engine.kernels(p.dtype)) == 1.0
+    assert _share_of_classes(few, 256, 2, engine.kernels(p.dtype)) < 0.5
 
 
 @pytest.mark.parametrize(

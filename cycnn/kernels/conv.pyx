@@ -10,9 +10,10 @@ Where there is one block of pixels, each panel of weights is met once: its job p
 block of channels, in scratch memory, and no other thread waits for it or reads it.  For few pixels
 weights are not packed at all (stream.pxd).
 
-Loop nest of a job:  channel block > strip of pixels > panels of NR kernels, up to two at a time >
-class of pixels > tile of pixels > taps.  There is one strip, but where all panels stay in the
-first-level cache: there a few pixels at a time meet them, so that y is written in order.
+Loop nest of a job:  channel block > panels packed together > strip of pixels > panels of NR
+kernels, up to two at a time > class of pixels > tile of pixels > taps.  There is one strip, but
+where all panels stay in the first-level cache and x is read where it lies: there a few pixels at a
+time meet the panels of a job, so that y is written in order.
 
 The input gradient of few channels would leave most columns of a tile empty.  There a product with
 all taps as columns, z[n, o, t, c] = sum over k of dy[n, o, k] * w[t, c, k], is folded.

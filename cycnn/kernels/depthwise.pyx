@@ -3,9 +3,9 @@
     y[n, o, c] = activation(bias[c] + sum over t of x[n, o * S + offset[t], c] * w[t, c])
 
 So little work per byte that x must be read where it lies (depthwise_rows.pxd).  Vectors run over
-channels, eight outputs at a time (depthwise_tile.pxd).  The input gradient is the same sum over
-other tables, but for the usual stride of two.  A multiplier repeats channels before, or adds them
-up after.
+channels, up to eight outputs at a time (depthwise_tile.pxd).  The input gradient is the same sum
+over other tables, but for the usual stride of two.  A multiplier repeats channels before, or adds
+them up after.
 """
 from libc.stdint cimport int64_t
 
@@ -50,7 +50,7 @@ cdef inline void fetch_next(
 ) noexcept nogil:
     """Fetch lines of what the next rows read, and of outputs of the next two, or further on.
 
-    With a stride of two, x is four times as large as y, and outputs are better left alone.
+    With a stride of two, y is the smaller part, and outputs are better left alone.
     """
     cdef Py_ssize_t _row
     cdef int _r

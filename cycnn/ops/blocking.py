@@ -23,7 +23,7 @@ _NO_TABLE: Ints = np.empty(0, np.int64)
 PANEL_ROWS = 1152
 SLAB_BYTES = 256 << 10
 BLOCK_PIXELS = 1024
-# Zeros of the border are left out where so large a part of the products remains at most.
+# Products by zeros of the border are left out where so large a part remains at most.
 CLASSES_WORTH = 0.9
 # All pixels make one block where x, times pixels per kernel, takes at most this.
 WHOLE_BYTES = 1 << 20
@@ -328,6 +328,21 @@ def pixel_classes(axes: Sequence[Axis], planes: int, unit: SimpleNamespace) -> C
     pixels, start = packed([p for p, _ in groups.values()])
     all_taps, tap_start = packed([t for _, t in groups.values()])
     return Classes(pixels, start, all_taps, tap_start, cost)
+
+
+def worthwhile_classes(
+    axes: Sequence[Axis], blocks: Blocks, channels: int, unit: SimpleNamespace
+) -> Classes | None:
+    """Return the classes of the pixels of a block, if it is of whole images and they are worth it.
+
+    The axes are those of windows in a slab, which holds so many channels of them at a time.
+    """
+    _, h, w = axes
+    if channels < unit.VL or blocks.pixels != blocks.planes * h.out * w.out:
+        return None
+    classes = pixel_classes(axes, blocks.planes, unit)
+    most = CLASSES_WORTH * len(h.taps) * len(w.taps) * blocks.pixels
+    return classes if classes and classes.cost <= most else None
 
 
 def window_slots(

@@ -59,7 +59,7 @@ PACKED_BYTES = 128 << 10  # of panels that a job packs for itself at a time, at 
 # Of few pixels a job sums at most so many kernels, reading as much of each row of w.
 STRETCH = 256
 # Where all panels stay in the first-level cache and x is read where it lies, so many pixels at a
-# time meet all panels (whole tiles of any shape), and a job has so many pixels at most.
+# time meet the panels of a job (whole tiles of any shape), of about so many pixels at most.
 STRIP = 96
 STRIPPED_PIXELS = 512
 FOLD_BYTES = 4 << 20  # of the product of a fold
@@ -101,11 +101,7 @@ def _sum(
     if stripped:
         most = max(STRIP, min(STRIPPED_PIXELS, pixels // SUM_JOBS))
         blocks = blocking.tile_blocks(batch, axes, block, group_k, unit, copy, most)
-    classes = None
-    if copy and block >= unit.VL and blocks.pixels == blocks.planes * axes[1].out * axes[2].out:
-        classes = blocking.pixel_classes(axes, blocks.planes, unit)
-        if classes and classes.cost > blocking.CLASSES_WORTH * taps * blocks.pixels:
-            classes = None
+    classes = blocking.worthwhile_classes(axes, blocks, block, unit) if copy else None
     strip = STRIP if stripped else max(blocks.pixels, 1)
     streamed = taps > 0 and strides["SK"] == 1 and pixels <= unit.FEW
     if streamed:  # w is read where it lies

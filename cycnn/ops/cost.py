@@ -77,13 +77,12 @@ def _share_inside(p: Problem) -> float:
     return math.prod(float(np.mean(axis.table >= 0)) for axis in forward_axes(p))
 
 
-def _share_of_classes(p: Problem, unit: SimpleNamespace) -> float:
-    """Return the share of products that are left where a block leaves out those by zeros."""
-    plane = math.prod(p.out)
-    images = max(1, min(p.batch, blocking.BLOCK_PIXELS // plane))
-    classes = blocking.pixel_classes(forward_axes(p), images, unit)
-    share = classes.cost / (p.taps * plane * images) if classes else 1.0
-    return share if share <= blocking.CLASSES_WORTH else 1.0
+def _share_of_classes(p: Problem, inputs: int, columns: int, unit: SimpleNamespace) -> float:
+    """Return the share of products that remain where those by zeros of the border are left out."""
+    axes, block = forward_axes(p), blocking.channel_block(inputs, p.taps, unit)
+    blocks = blocking.tile_blocks(max(p.batch, 1), axes, block, columns, unit, copy=True)
+    classes = blocking.worthwhile_classes(axes, blocks, block, unit)
+    return classes.cost / (p.taps * blocks.pixels) if classes else 1.0
 
 
 @lru_cache(maxsize=2048)
@@ -120,7 +119,7 @@ def _sum_cost(p: Problem, direction: str) -> float:
         longer = 0.5 + float(unit.VL * unit.itemsize) / 64  # than a vector of 32 bytes takes
         return longer * (2.0 + 1.05 * pixels * inside) * weights / float(unit.VL)
     if inside < blocking.CLASSES_WORTH:
-        products *= _share_of_classes(p, unit)
+        products *= _share_of_classes(p, inputs, columns, unit)
     packing = 11.2 if pixels > blocking.BLOCK_PIXELS else 6.0  # by the jobs that read them
     return 0.52 * products + 4.4 * stores + weights * (1.9 if backward else packing / unit.VL)
 
