@@ -72,7 +72,7 @@ cdef struct ConvArgs:
     Py_ssize_t at_y, at_classes, at_taps, at_spare, at_slab     # bytes into scratch
     Py_ssize_t at_weights       # where panels are packed; 0 where w is packed
     Py_ssize_t together         # panels packed at a time, or all
-    Py_ssize_t strip            # pixels that meet all panels before the next ones do
+    Py_ssize_t strip            # pixels that meet a job's panels before the next ones do
     Py_ssize_t at_sums          # where FEW pixels at most are summed, w read where it lies; or 0
 
 
@@ -359,6 +359,7 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
     cdef const Class* table = <Class*>(scratch + a.at_classes)
     cdef const real* bias
     cdef const real* w
+    cdef real* packed = <real*>(scratch + a.at_weights)
     cdef Py_ssize_t c = 0, p, times, panel, flags
     cdef Ahead ahead
     while c < C:
@@ -386,9 +387,9 @@ cdef void conv(const void* args, Py_ssize_t job, char* scratch) noexcept nogil:
         while p < last:
             w = a.w + (g * C + c) * taps * panels * NR + p * panel
             if a.at_weights:
-                w = <real*>(scratch + a.at_weights)
                 pack_panels(&a.weights, a.w, g, taps, c, b.channels, K, p,
-                            min(last, p + a.together), <real*>w)
+                            min(last, p + a.together), packed)
+                w = packed
             multiply_columns(a, table, p * NR, min(end, (p + a.together) * NR), w, panel, bias,
                              flags, &ahead)
             p = p + a.together

@@ -95,9 +95,8 @@ def _sum(
     panels = -(-group_k // unit.NR)
     panel_size = taps * block * unit.NR * unit.itemsize
     pixels = batch * math.prod(axis.out for axis in axes)
-    stripped = (
-        not copy and blocks.number > 1 < panels and panels * panel_size <= cache_sizes().l1 // 2
-    )
+    near = panels * panel_size <= cache_sizes().l1 // 2
+    stripped = near and not copy and panels > 1 and blocks.number > 1
     if stripped:
         most = max(STRIP, min(STRIPPED_PIXELS, pixels // SUM_JOBS))
         blocks = blocking.tile_blocks(batch, axes, block, group_k, unit, copy, most)
